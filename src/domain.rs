@@ -1,0 +1,17 @@
+//! Words of the trade: names, positions, publications, rules. No I/O, no clock, no imports from above.
+
+pub mod close;
+pub mod cursor;
+pub mod keys;
+pub mod names;
+pub mod position;
+pub mod publication;
+pub mod rules;
+
+pub use close::{CloseReason, Reconnect};
+pub use cursor::{Cursor, Generation};
+pub use keys::{CursorKey, StreamKey};
+pub use names::{ChannelName, DeviceId, InvalidName, Namespace, NodeId, SessionId, TenantId, UserId};
+pub use position::{Epoch, Offset, Position};
+pub use publication::{Headers, Malformed, Publication, RawEntry};
+pub use rules::{Kind, Limits, NamespaceRules, OnSlow, PublishRight, Retention, Start};

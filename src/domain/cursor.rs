@@ -1,0 +1,16 @@
+//! What the backbone remembers of a device.
+
+use super::position::Position;
+
+/// A subscription's last acknowledged position, and how often the entry after it was tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    /// Everything at or below is acknowledged or was skipped.
+    pub position: Position,
+    /// Counted deliveries of the next entry, the head of the window.
+    pub attempts: u8,
+}
+
+/// Counts the sessions of one device: only the latest may write cursors or dead letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Generation(pub u64);

@@ -1,0 +1,99 @@
+//! Redis keys. They are public API (`docs/redis.md`): every key is made here and nowhere else.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::names::{ChannelName, DeviceId, TenantId, UserId};
+
+/// The number of the key layout. A node that meets a larger one in the backbone refuses to start.
+pub const SCHEMA: u32 = 1;
+
+/// Key of the schema number.
+pub const SCHEMA_KEY: &str = "tg:sys:schema";
+/// Key of the epoch.
+pub const EPOCH_KEY: &str = "tg:sys:epoch";
+/// Hash of the nodes: id → record as JSON.
+pub const NODES_KEY: &str = "tg:sys:nodes";
+/// Key of the secret that signs resume tokens where none is configured.
+pub const SECRET_KEY: &str = "tg:sys:secret";
+
+/// The key of a stream: a channel's log, or a tenant's `in`, `up` or `dlq`. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamKey(Arc<str>);
+
+impl StreamKey {
+    /// `tg:<tenant>:ch:<channel>`, a channel's log.
+    pub fn channel(tenant: &TenantId, channel: &ChannelName) -> Self {
+        Self(format!("tg:{tenant}:ch:{channel}").into())
+    }
+
+    /// `tg:<tenant>:up`, what clients send to the backends.
+    pub fn upstream(tenant: &TenantId) -> Self {
+        Self(format!("tg:{tenant}:up").into())
+    }
+
+    /// `tg:<tenant>:dlq`, dead letters.
+    pub fn dead_letters(tenant: &TenantId) -> Self {
+        Self(format!("tg:{tenant}:dlq").into())
+    }
+
+    /// A key taken from the backbone, as it is.
+    pub fn from_raw(key: &str) -> Self {
+        Self(key.into())
+    }
+
+    /// The key.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for StreamKey {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for StreamKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for StreamKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The key of a device's cursors: `tg:<tenant>:cur:<user>/<device>`, both parts percent-encoded.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CursorKey(Arc<str>);
+
+impl CursorKey {
+    /// The key for one device of one user.
+    pub fn new(tenant: &TenantId, user: &UserId, device: &DeviceId) -> Self {
+        Self(format!("tg:{tenant}:cur:{}/{}", user.encoded(), device.encoded()).into())
+    }
+
+    /// The key.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_as_documented() {
+        let tenant = TenantId::parse("acme").unwrap();
+        let channel = ChannelName::parse("room:1").unwrap();
+        assert_eq!(StreamKey::channel(&tenant, &channel).as_str(), "tg:acme:ch:room:1");
+        assert_eq!(StreamKey::upstream(&tenant).as_str(), "tg:acme:up");
+        let user = UserId::parse("a/b").unwrap();
+        let device = DeviceId::parse("phone 1").unwrap();
+        assert_eq!(CursorKey::new(&tenant, &user, &device).as_str(), "tg:acme:cur:a%2Fb/phone%201");
+    }
+}
