@@ -1,0 +1,109 @@
+//! What travels from the feed to the shards.
+
+use std::sync::Arc;
+
+use crate::backbone::Page;
+use crate::domain::{ChannelName, Epoch, Malformed, NamespaceRules, Offset, Publication, StreamKey, TenantId};
+use crate::telemetry::TenantMetrics;
+
+/// A channel and what holds for it; made once a channel and shard, then shared.
+pub struct Channel {
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// Its name.
+    pub name: ChannelName,
+    /// Its log.
+    pub stream: StreamKey,
+    /// The rules of its namespace.
+    pub rules: Arc<NamespaceRules>,
+    /// Largest payload that is delivered, in bytes.
+    pub max_payload: usize,
+    /// The tenant's counters.
+    pub metrics: Arc<TenantMetrics>,
+}
+
+/// One entry of a batch.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// Its place in the log.
+    pub offset: Offset,
+    /// The message, or `None` for an entry that no client ever sees.
+    pub message: Option<Arc<Publication>>,
+}
+
+impl Item {
+    /// Bytes it is accounted with in ring, cache and outbox: payload and an allowance for the rest.
+    pub fn bytes(&self) -> usize {
+        const AROUND: usize = 160;
+        AROUND + self.message.as_ref().map_or(0, |message| message.data.len())
+    }
+}
+
+/// Contiguous entries of one channel's log, shared by everybody who reads them.
+#[derive(Debug)]
+pub struct Batch {
+    /// The channel's log.
+    pub stream: StreamKey,
+    /// The position it was read from.
+    pub after: Offset,
+    /// The position of a reader who has taken it.
+    pub until: Offset,
+    /// The epoch it was read in.
+    pub epoch: Epoch,
+    /// Proven: nothing is missing between `after` and the first item, or `until` without items.
+    pub whole: bool,
+    /// The log goes on after `until`.
+    pub more: bool,
+    /// The entries, ascending.
+    pub items: Vec<Item>,
+}
+
+impl Batch {
+    /// Understands a page of raw entries. Entries that make no message stay as skipped items, counted.
+    pub fn from_page(channel: &Channel, after: Offset, page: Page) -> Self {
+        let items = page
+            .entries
+            .iter()
+            .map(|entry| {
+                let message = Publication::from_entry(entry, channel.max_payload)
+                    .inspect_err(|why| count_skipped(channel, entry.offset, why))
+                    .ok()
+                    .map(Arc::new);
+                Item { offset: entry.offset, message }
+            })
+            .collect();
+        Self {
+            stream: channel.stream.clone(),
+            after,
+            until: page.end,
+            epoch: page.epoch,
+            whole: page.whole,
+            more: page.more,
+            items,
+        }
+    }
+
+    /// Bytes it is accounted with.
+    pub fn bytes(&self) -> usize {
+        self.items.iter().map(Item::bytes).sum()
+    }
+
+    /// The last offset that may be missing when the batch is not whole.
+    pub fn gap_until(&self) -> Offset {
+        self.items.first().map_or(self.until, |first| first.offset.prev())
+    }
+
+    /// The items after an offset.
+    pub fn items_after(&self, offset: Offset) -> &[Item] {
+        let from = self.items.partition_point(|item| item.offset <= offset);
+        &self.items[from..]
+    }
+}
+
+fn count_skipped(channel: &Channel, offset: Offset, why: &Malformed) {
+    tracing::debug!(stream = %channel.stream, %offset, %why, "entry skipped");
+    match why {
+        Malformed::TooLarge { .. } => channel.metrics.skipped_too_large.inc(),
+        Malformed::NoData | Malformed::Field { .. } => channel.metrics.skipped_malformed.inc(),
+    };
+}

@@ -1,0 +1,465 @@
+//! The feed: one task that watches channels, reads what is new, and hands it to the shards.
+//!
+//! A wake-up only marks a channel dirty. While one pipeline of reads is in flight, dirty channels
+//! gather; the next pipeline takes them all, so batches grow with the load and nothing waits for a
+//! timer. Readers behind the live position are served from the ring, else from joined page reads.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use indexmap::IndexMap;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::batch::{Batch, Channel};
+use super::outlet::{Delivery, Outlet, ShardId};
+use super::pages::Pages;
+use super::ring::{Budget, Ring};
+use crate::backbone::wake::DirtySet;
+use crate::backbone::{Backbone, BackboneError, Page, Read, Tail, Trim};
+use crate::domain::{Epoch, Offset, StreamKey};
+use crate::telemetry::Metrics;
+
+mod side;
+
+use side::{Done, Side};
+
+/// What a shard asks of the feed.
+pub enum Request {
+    /// Watch a channel; answered by [`Delivery::Opened`], then live batches follow.
+    Open {
+        /// The channel.
+        channel: Arc<Channel>,
+        /// Who asks.
+        shard: ShardId,
+    },
+    /// The shard has no more use for the channel.
+    Close {
+        /// The channel's log.
+        stream: StreamKey,
+        /// Who asks.
+        shard: ShardId,
+    },
+    /// Entries after an offset; answered by [`Delivery::Page`]. The channel must be open.
+    Read {
+        /// The channel's log.
+        stream: StreamKey,
+        /// The reader's position.
+        after: Offset,
+        /// Who asks.
+        shard: ShardId,
+    },
+}
+
+/// The way to the feed, for shards. Bounded.
+pub type FeedHandle = mpsc::Sender<Request>;
+
+/// Knobs of the feed.
+#[derive(Debug, Clone, Copy)]
+pub struct FeedOptions {
+    /// Bytes of all rings together. More spares reads after short disconnections.
+    pub ring_bytes: usize,
+    /// Bytes of the page cache.
+    pub page_cache_bytes: usize,
+    /// Time in which every watched channel is read once without a wake-up: the worst case of a lost one.
+    pub sweep: Duration,
+    /// How long a channel that nobody reads stays watched.
+    pub linger: Duration,
+}
+
+impl Default for FeedOptions {
+    fn default() -> Self {
+        Self {
+            ring_bytes: 64 << 20,
+            page_cache_bytes: 32 << 20,
+            sweep: Duration::from_secs(15),
+            linger: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Entries asked of one channel in one live read, and in one page.
+const LIVE_COUNT: usize = 32;
+const PAGE_COUNT: usize = 64;
+/// Bytes of one channel that one read should not exceed by far.
+const READ_BYTES: usize = 512 * 1024;
+/// Channels in one pipeline of live reads.
+const PIPELINE: usize = 256;
+/// How often the sweep marks a part of all channels, and blocked shards are tried again.
+const TICK: Duration = Duration::from_millis(20);
+
+/// A watched channel.
+struct Watched {
+    channel: Arc<Channel>,
+    /// Shards that read it.
+    shards: u64,
+    /// `None` until its wake-up is confirmed and its end was read.
+    open: Option<Open>,
+    /// Marked before it was open.
+    marked: bool,
+    /// Since when nobody reads it.
+    idle_since: Option<Instant>,
+}
+
+/// Where a watched channel was read to.
+struct Open {
+    position: Offset,
+    added: Option<u64>,
+    epoch: Epoch,
+    ring: Ring,
+    /// Typical bytes of an entry, which bound the next read.
+    entry_bytes: usize,
+    /// New entries came since the last trim.
+    untrimmed: bool,
+}
+
+/// The feed's state, owned by its one task.
+pub struct Feed {
+    backbone: Arc<dyn Backbone>,
+    dirty: Arc<DirtySet>,
+    metrics: Arc<Metrics>,
+    options: FeedOptions,
+    watched: IndexMap<StreamKey, Watched>,
+    outlets: Vec<Outlet>,
+    budget: Budget,
+    pages: Pages,
+    side: JoinSet<Done>,
+    reading: Option<tokio::task::Id>,
+    opening: Vec<StreamKey>,
+    /// Watches being ended: to watch such a stream again has to wait, or the two would race.
+    closing: HashSet<StreamKey>,
+    swept: usize,
+}
+
+impl Feed {
+    /// Starts the feed. It ends when `cancel` fires or every handle is gone; the handle joins it.
+    pub fn spawn(
+        backbone: Arc<dyn Backbone>,
+        dirty: Arc<DirtySet>,
+        metrics: Arc<Metrics>,
+        options: FeedOptions,
+        shards: Vec<mpsc::Sender<Delivery>>,
+        cancel: CancellationToken,
+    ) -> (FeedHandle, JoinHandle<()>) {
+        let (handle, requests) = mpsc::channel(4096);
+        let feed = Self {
+            backbone,
+            dirty,
+            metrics,
+            options,
+            watched: IndexMap::new(),
+            outlets: shards.into_iter().map(Outlet::new).collect(),
+            budget: Budget::new(options.ring_bytes),
+            pages: Pages::new(options.page_cache_bytes),
+            side: JoinSet::new(),
+            reading: None,
+            opening: Vec::new(),
+            closing: HashSet::new(),
+            swept: 0,
+        };
+        (handle, tokio::spawn(feed.run(requests, cancel)))
+    }
+
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>, cancel: CancellationToken) {
+        let mut asked = Vec::new();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let dirty = self.dirty.clone();
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                got = requests.recv_many(&mut asked, 256) => {
+                    if got == 0 {
+                        return;
+                    }
+                    asked.drain(..).for_each(|request| self.on_request(request));
+                    self.open_channels();
+                }
+                Some(done) = self.side.join_next_with_id() => match done {
+                    Ok((id, done)) => self.on_done(id, done),
+                    Err(error) => tracing::error!(%error, "a read of the feed failed; the sweep makes it good"),
+                },
+                () = dirty.marked(), if self.reading.is_none() => {}
+                _ = tick.tick() => self.on_tick(),
+                _ = second.tick() => self.on_second(),
+            }
+            if self.reading.is_none() {
+                self.read_dirty();
+            }
+        }
+    }
+
+    fn on_request(&mut self, request: Request) {
+        match request {
+            Request::Open { channel, shard } => self.on_open(channel, shard),
+            Request::Close { stream, shard } => {
+                if let Some(watched) = self.watched.get_mut(&stream) {
+                    watched.shards &= !shard.bit();
+                    if watched.shards == 0 {
+                        watched.idle_since = Some(Instant::now());
+                    }
+                }
+            }
+            Request::Read { stream, after, shard } => self.on_read(stream, after, shard),
+        }
+    }
+
+    fn on_open(&mut self, channel: Arc<Channel>, shard: ShardId) {
+        let stream = channel.stream.clone();
+        let watched = self.watched.entry(stream.clone()).or_insert_with(|| {
+            if !self.closing.contains(&stream) {
+                self.opening.push(stream.clone());
+            }
+            Watched { channel, shards: 0, open: None, marked: false, idle_since: None }
+        });
+        watched.shards |= shard.bit();
+        watched.idle_since = None;
+        if let Some(open) = &watched.open {
+            let tail = Tail { last: open.position, first: None, added: open.added, epoch: open.epoch };
+            self.outlets[usize::from(shard.0)].answer(Delivery::Opened { stream, tail: Ok(tail) });
+        }
+    }
+
+    fn on_read(&mut self, stream: StreamKey, after: Offset, shard: ShardId) {
+        let Some(watched) = self.watched.get(&stream) else {
+            tracing::error!(%stream, "a shard reads a channel that it did not open");
+            return;
+        };
+        let Some(open) = &watched.open else { return };
+        let from_ring = open.ring.read(&stream, after, open.position, open.epoch, PAGE_COUNT).map(Arc::new);
+        if let Some(batch) = from_ring.or_else(|| self.pages.find(&stream, after, Instant::now())) {
+            self.metrics.page_cache_hits.inc();
+            self.outlets[usize::from(shard.0)].answer(Delivery::Page { stream, after, batch: Ok(batch) });
+        } else if self.pages.join(&stream, after, shard) {
+            self.metrics.page_cache_misses.inc();
+            let count = fitting(PAGE_COUNT, open.entry_bytes);
+            let beyond = after > open.position;
+            let read = Read { stream, after, added: None, count };
+            self.side.spawn(Side::new(self).page(read, beyond));
+        } else {
+            self.metrics.page_cache_joined.inc();
+        }
+    }
+
+    /// Opens what was asked for since the last time, together.
+    fn open_channels(&mut self) {
+        if !self.opening.is_empty() {
+            let streams = std::mem::take(&mut self.opening);
+            self.side.spawn(Side::new(self).open(streams));
+        }
+    }
+
+    /// Starts one pipeline over what is dirty. Streams that are not open yet keep their mark.
+    fn read_dirty(&mut self) {
+        let mut reads = Vec::new();
+        for stream in self.dirty.take(PIPELINE) {
+            let Some(watched) = self.watched.get_mut(&stream) else { continue };
+            match &watched.open {
+                Some(open) => reads.push(Read {
+                    stream,
+                    after: open.position,
+                    added: open.added,
+                    count: fitting(LIVE_COUNT, open.entry_bytes),
+                }),
+                None => watched.marked = true,
+            }
+        }
+        if !reads.is_empty() {
+            self.metrics.feed_reads.inc_by(reads.len() as u64);
+            self.reading = Some(self.side.spawn(Side::new(self).live(reads)).id());
+        }
+    }
+
+    fn on_done(&mut self, id: tokio::task::Id, done: Done) {
+        if self.reading == Some(id) {
+            self.reading = None;
+        }
+        match done {
+            Done::Opened(tails) => tails.into_iter().for_each(|(stream, tail)| self.on_opened(stream, tail)),
+            Done::Live(pages) => {
+                for (read, page) in pages {
+                    match page {
+                        Ok(page) => self.on_live(&read, page),
+                        Err(error) => self.on_read_error(&read.stream, &error),
+                    }
+                }
+                let watched = &mut self.watched;
+                self.budget.enforce(|stream| Some(&mut watched.get_mut(stream)?.open.as_mut()?.ring));
+                self.metrics.ring_bytes.set(self.budget.used() as i64);
+            }
+            Done::Page(read, page) => self.on_page(read, page),
+            Done::Unwatched(streams) => self.on_unwatched(streams),
+            Done::Trimmed => {}
+        }
+    }
+
+    fn on_opened(&mut self, stream: StreamKey, tail: Result<Tail, BackboneError>) {
+        let Some(watched) = self.watched.get_mut(&stream) else { return };
+        let shards = watched.shards;
+        match &tail {
+            Ok(tail) => {
+                watched.open = Some(Open {
+                    position: tail.last,
+                    added: tail.added,
+                    epoch: tail.epoch,
+                    ring: Ring::at(tail.last),
+                    entry_bytes: 256,
+                    untrimmed: true,
+                });
+                if std::mem::take(&mut watched.marked) {
+                    self.dirty.mark([stream.clone()]);
+                }
+            }
+            Err(error) => {
+                self.on_read_error(&stream, error);
+                self.watched.swap_remove(&stream);
+                self.unwatch(vec![stream.clone()]);
+            }
+        }
+        self.metrics.watched_streams.set(self.watched.len() as i64);
+        for outlet in outlets(&mut self.outlets, shards) {
+            outlet.answer(Delivery::Opened { stream: stream.clone(), tail: tail.clone() });
+        }
+    }
+
+    fn unwatch(&mut self, streams: Vec<StreamKey>) {
+        self.closing.extend(streams.iter().cloned());
+        self.side.spawn(Side::new(self).unwatch(streams));
+    }
+
+    /// Watches again what was asked for while its old watch was being ended.
+    fn on_unwatched(&mut self, streams: Vec<StreamKey>) {
+        for stream in streams {
+            self.closing.remove(&stream);
+            if self.watched.contains_key(&stream) {
+                self.opening.push(stream);
+            }
+        }
+        self.open_channels();
+    }
+
+    /// Takes what a live read brought: moves the position, fills the ring, offers it to the shards.
+    fn on_live(&mut self, read: &Read, page: Page) {
+        let Some(watched) = self.watched.get_mut(&read.stream) else { return };
+        let Some(open) = &mut watched.open else { return };
+        if open.position != read.after {
+            return;
+        }
+        if page.more {
+            self.dirty.mark([read.stream.clone()]);
+        }
+        let new_epoch = page.epoch != open.epoch;
+        if page.entries.is_empty() && page.whole && !new_epoch {
+            open.added = page.added.or(open.added);
+            return;
+        }
+        open.added = match (page.added, open.added) {
+            (Some(added), _) => Some(added),
+            (None, Some(added)) if page.whole => Some(added + page.entries.len() as u64),
+            _ => None,
+        };
+        self.metrics.feed_read_entries.inc_by(page.entries.len() as u64);
+        let batch = Arc::new(Batch::from_page(&watched.channel, read.after, page));
+        if new_epoch {
+            open.ring.reset(read.after, &mut self.budget);
+        }
+        open.ring.push(&batch, &mut self.budget);
+        open.position = batch.until;
+        open.epoch = batch.epoch;
+        open.untrimmed = true;
+        if !batch.items.is_empty() {
+            open.entry_bytes = batch.bytes() / batch.items.len();
+        }
+        for outlet in outlets(&mut self.outlets, watched.shards) {
+            if !outlet.offer(&batch) {
+                self.metrics.shard_inbox_full.inc();
+            }
+        }
+    }
+
+    /// One channel's error is its own: the sweep tries it again. Lost connections are told by the
+    /// backbone, which marks everything when it is back.
+    fn on_read_error(&self, stream: &StreamKey, error: &BackboneError) {
+        self.metrics.backbone_error(error);
+        if error.is_retryable() {
+            tracing::debug!(%stream, %error, "read failed");
+        } else {
+            tracing::warn!(%stream, %error, "channel cannot be read");
+        }
+    }
+
+    fn on_page(&mut self, read: Read, page: Result<Page, BackboneError>) {
+        let shards = self.pages.arrived(&read.stream, read.after);
+        let Some(watched) = self.watched.get(&read.stream) else { return };
+        let batch = page.map(|page| Arc::new(Batch::from_page(&watched.channel, read.after, page)));
+        match &batch {
+            Ok(batch) => self.pages.keep(batch, Instant::now()),
+            Err(error) => self.on_read_error(&read.stream, error),
+        }
+        for outlet in outlets(&mut self.outlets, shards) {
+            let (stream, after) = (read.stream.clone(), read.after);
+            outlet.answer(Delivery::Page { stream, after, batch: batch.clone() });
+        }
+    }
+
+    /// Marks a part of all channels, so that within `sweep` each was read once, and tries blocked shards.
+    fn on_tick(&mut self) {
+        self.outlets.iter_mut().filter(|outlet| outlet.is_blocked()).for_each(Outlet::pump);
+        let ticks = (self.options.sweep.as_millis() / TICK.as_millis()).max(1) as usize;
+        let until = (self.swept + self.watched.len().div_ceil(ticks)).min(self.watched.len());
+        let from = self.swept.min(until);
+        let part = &self.watched.as_slice()[from..until];
+        self.dirty.mark(part.keys().cloned());
+        self.swept = if until == self.watched.len() { 0 } else { until };
+    }
+
+    /// Ends the watch of channels that nobody reads any more, and trims those that grew.
+    fn on_second(&mut self) {
+        let linger = self.options.linger;
+        let mut ended = Vec::new();
+        let budget = &mut self.budget;
+        self.watched.retain(|stream, watched| {
+            let over = watched.idle_since.is_some_and(|since| since.elapsed() > linger);
+            if over {
+                if let Some(open) = &mut watched.open {
+                    open.ring.reset(open.position, budget);
+                }
+                ended.push(stream.clone());
+            }
+            !over
+        });
+        if !ended.is_empty() {
+            self.metrics.watched_streams.set(self.watched.len() as i64);
+            self.unwatch(ended);
+        }
+        let now_ms = self.backbone.clock().now_ms();
+        let grown = self.watched.iter_mut().filter_map(|(stream, watched)| {
+            let open = watched.open.as_mut()?;
+            std::mem::take(&mut open.untrimmed).then_some((stream, watched.channel.rules.retention))
+        });
+        let trims: Vec<_> = grown
+            .map(|(stream, keep)| {
+                let min_offset = Offset { ms: now_ms.saturating_sub(keep.max_age_ms), seq: 0 };
+                Trim { stream: stream.clone(), max_len: keep.max_len, min_offset }
+            })
+            .collect();
+        if !trims.is_empty() {
+            self.side.spawn(Side::new(self).trim(trims));
+        }
+    }
+}
+
+/// The outlets of a set of shards.
+fn outlets(outlets: &mut [Outlet], shards: u64) -> impl Iterator<Item = &mut Outlet> {
+    outlets.iter_mut().enumerate().filter(move |(shard, _)| shards & (1 << shard) != 0).map(|(_, outlet)| outlet)
+}
+
+/// How many entries of a typical size fit into one read, at most `most`.
+fn fitting(most: usize, entry_bytes: usize) -> usize {
+    (READ_BYTES / entry_bytes.max(1)).clamp(1, most)
+}

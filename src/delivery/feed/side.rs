@@ -1,0 +1,115 @@
+//! What the feed asks of the backbone, each as a task of its own that the feed owns and joins.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Feed;
+use crate::backbone::backoff::Backoff;
+use crate::backbone::{Backbone, BackboneError, Page, Read, Tail, Trim};
+use crate::domain::StreamKey;
+use crate::telemetry::Metrics;
+
+/// What a task brought back.
+pub(super) enum Done {
+    Opened(Vec<(StreamKey, Result<Tail, BackboneError>)>),
+    Live(Vec<(Read, Result<Page, BackboneError>)>),
+    Page(Read, Result<Page, BackboneError>),
+    Unwatched(Vec<StreamKey>),
+    Trimmed,
+}
+
+/// What the tasks share.
+pub(super) struct Side {
+    backbone: Arc<dyn Backbone>,
+    metrics: Arc<Metrics>,
+}
+
+impl Side {
+    pub(super) fn new(feed: &Feed) -> Self {
+        Self { backbone: feed.backbone.clone(), metrics: feed.metrics.clone() }
+    }
+
+    /// Watches streams and reads their ends after that. Tries again while the backbone is away.
+    pub(super) async fn open(self, streams: Vec<StreamKey>) -> Done {
+        let mut backoff = backoff();
+        while let Err(error) = self.backbone.watch(&streams).await {
+            self.metrics.backbone_error(&error);
+            if !error.is_retryable() {
+                return Done::Opened(streams.into_iter().map(|stream| (stream, Err(error.clone()))).collect());
+            }
+            tokio::time::sleep(backoff.delay()).await;
+        }
+        let mut tails = Vec::with_capacity(streams.len());
+        let mut wanted = streams;
+        while !wanted.is_empty() {
+            let answers = self.backbone.tails(&wanted).await;
+            let mut again = Vec::new();
+            for (stream, tail) in wanted.into_iter().zip(answers) {
+                match tail {
+                    Err(error) if error.is_retryable() => again.push(stream),
+                    tail => tails.push((stream, tail)),
+                }
+            }
+            wanted = again;
+            if !wanted.is_empty() {
+                tokio::time::sleep(backoff.delay()).await;
+            }
+        }
+        Done::Opened(tails)
+    }
+
+    /// One pipeline of live reads. Not tried again: the backbone marks what a lost connection missed.
+    pub(super) async fn live(self, reads: Vec<Read>) -> Done {
+        let started = std::time::Instant::now();
+        let pages = self.backbone.read(&reads).await;
+        self.metrics.feed_pipeline_seconds.observe(started.elapsed().as_secs_f64());
+        Done::Live(reads.into_iter().zip(pages).collect())
+    }
+
+    /// One page. A reader `beyond` what this node has read may be right (another node told it) or
+    /// hold an offset that was never given out; only the log's end tells.
+    pub(super) async fn page(self, read: Read, beyond: bool) -> Done {
+        let mut backoff = backoff();
+        loop {
+            match self.page_once(&read, beyond).await {
+                Err(error) if error.is_retryable() => tokio::time::sleep(backoff.delay()).await,
+                page => return Done::Page(read, page),
+            }
+        }
+    }
+
+    async fn page_once(&self, read: &Read, beyond: bool) -> Result<Page, BackboneError> {
+        if beyond {
+            let tails = self.backbone.tails(std::slice::from_ref(&read.stream)).await;
+            let tail = one(tails)?;
+            if tail.last < read.after {
+                let (entries, whole, more) = (Vec::new(), false, false);
+                let (end, added, epoch) = (tail.last, tail.added, tail.epoch);
+                return Ok(Page { entries, whole, more, end, added, epoch });
+            }
+        }
+        one(self.backbone.read(std::slice::from_ref(read)).await)
+    }
+
+    pub(super) async fn unwatch(self, streams: Vec<StreamKey>) -> Done {
+        self.backbone.unwatch(&streams).await;
+        Done::Unwatched(streams)
+    }
+
+    pub(super) async fn trim(self, trims: Vec<Trim>) -> Done {
+        if let Err(error) = self.backbone.trim(&trims).await {
+            self.metrics.backbone_error(&error);
+            tracing::debug!(%error, "trimming failed; it is tried again when the channels grow");
+        }
+        Done::Trimmed
+    }
+}
+
+fn backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(100), Duration::from_secs(5))
+}
+
+fn one<T>(answers: Vec<Result<T, BackboneError>>) -> Result<T, BackboneError> {
+    let missing = || Err(BackboneError::Refused("the backbone gave no answer".to_owned()));
+    answers.into_iter().next().unwrap_or_else(missing)
+}

@@ -1,0 +1,137 @@
+//! The bounded way from the feed to one shard.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use indexmap::IndexSet;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::batch::Batch;
+use crate::backbone::{BackboneError, Tail};
+use crate::domain::{Offset, StreamKey};
+
+/// Numbers the shards of a node, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ShardId(pub u8);
+
+impl ShardId {
+    /// The most shards a node can have.
+    pub const MOST: usize = 64;
+
+    /// The shard's bit in a set of shards.
+    pub(super) fn bit(self) -> u64 {
+        1 << self.0
+    }
+}
+
+/// What the feed tells a shard.
+#[derive(Debug)]
+pub enum Delivery {
+    /// Answers `Request::Open`: wake-ups are confirmed and the position was read after that.
+    Opened {
+        /// The channel's log.
+        stream: StreamKey,
+        /// Where it ends, or why it cannot be opened. Retryable errors are retried and not told.
+        tail: Result<Tail, BackboneError>,
+    },
+    /// New entries of an open channel.
+    Live(Arc<Batch>),
+    /// Answers `Request::Read`.
+    Page {
+        /// The channel's log.
+        stream: StreamKey,
+        /// What was asked for.
+        after: Offset,
+        /// The entries; retryable errors are retried and not told. The batch may begin before `after`.
+        batch: Result<Arc<Batch>, BackboneError>,
+    },
+    /// The shard's queue was full and batches of this channel were left out: read on from the log.
+    Lagged {
+        /// The channel's log.
+        stream: StreamKey,
+    },
+}
+
+/// One shard as the feed sees it. A full queue never holds up the feed: answers wait in the backlog
+/// (bounded by what the shard asked), live batches are left out and the shard is told so.
+pub(super) struct Outlet {
+    queue: mpsc::Sender<Delivery>,
+    backlog: VecDeque<Delivery>,
+    lagging: IndexSet<StreamKey>,
+}
+
+impl Outlet {
+    pub(super) fn new(queue: mpsc::Sender<Delivery>) -> Self {
+        Self { queue, backlog: VecDeque::new(), lagging: IndexSet::new() }
+    }
+
+    /// Answers a request of the shard.
+    pub(super) fn answer(&mut self, delivery: Delivery) {
+        self.backlog.push_back(delivery);
+        self.pump();
+    }
+
+    /// Offers a live batch; false when it was left out.
+    pub(super) fn offer(&mut self, batch: &Arc<Batch>) -> bool {
+        if !self.is_blocked()
+            && self.queue.try_send(Delivery::Live(batch.clone())).is_ok()
+        {
+            return true;
+        }
+        self.lagging.insert(batch.stream.clone());
+        false
+    }
+
+    /// Whether something waits for room in the queue.
+    pub(super) fn is_blocked(&self) -> bool {
+        !self.backlog.is_empty() || !self.lagging.is_empty()
+    }
+
+    /// Moves what waits into the queue, as far as there is room.
+    pub(super) fn pump(&mut self) {
+        while let Some(delivery) = self.backlog.pop_front() {
+            if let Err(TrySendError::Full(delivery)) = self.queue.try_send(delivery) {
+                self.backlog.push_front(delivery);
+                return;
+            }
+        }
+        while let Some(stream) = self.lagging.pop() {
+            if let Err(TrySendError::Full(Delivery::Lagged { stream })) =
+                self.queue.try_send(Delivery::Lagged { stream })
+            {
+                self.lagging.insert(stream);
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Epoch;
+
+    fn batch(stream: &str) -> Arc<Batch> {
+        let (after, until, epoch) = (Offset::ZERO, Offset::ZERO, Epoch(1));
+        let stream = StreamKey::from_raw(stream);
+        Arc::new(Batch { stream, after, until, epoch, whole: true, more: false, items: Vec::new() })
+    }
+
+    #[test]
+    fn a_full_queue_leaves_batches_out_and_says_so_after_the_answers() {
+        let (queue, mut shard) = mpsc::channel(1);
+        let mut outlet = Outlet::new(queue);
+        assert!(outlet.offer(&batch("a")));
+        assert!(!outlet.offer(&batch("b")));
+        let (stream, after) = (StreamKey::from_raw("c"), Offset::ZERO);
+        outlet.answer(Delivery::Page { stream, after, batch: Ok(batch("c")) });
+        assert!(matches!(shard.try_recv(), Ok(Delivery::Live(_))));
+        outlet.pump();
+        assert!(matches!(shard.try_recv(), Ok(Delivery::Page { .. })));
+        assert!(!outlet.offer(&batch("b")), "order holds: the shard first learns that it lags");
+        outlet.pump();
+        assert!(matches!(shard.try_recv(), Ok(Delivery::Lagged { .. })));
+        assert!(outlet.offer(&batch("b")));
+    }
+}

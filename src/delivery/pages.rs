@@ -1,0 +1,127 @@
+//! Pages read from the log for readers behind the ring, shared by all who want the same.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::batch::Batch;
+use super::outlet::ShardId;
+use crate::domain::{Offset, StreamKey};
+
+/// How long a page answers: entries that a backend withdraws go on being delivered for so long.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// A byte-bounded cache of whole pages, and the reads under way with who waits for them.
+pub(super) struct Pages {
+    limit: usize,
+    used: usize,
+    cached: HashMap<StreamKey, BTreeMap<Offset, Arc<Batch>>>,
+    order: VecDeque<(Instant, StreamKey, Offset)>,
+    under_way: HashMap<(StreamKey, Offset), u64>,
+}
+
+impl Pages {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            used: 0,
+            cached: HashMap::new(),
+            order: VecDeque::new(),
+            under_way: HashMap::new(),
+        }
+    }
+
+    /// A fresh page that holds what follows `from`.
+    pub(super) fn find(&mut self, stream: &StreamKey, from: Offset, now: Instant) -> Option<Arc<Batch>> {
+        self.forget(|since| now.duration_since(since) > FRESH);
+        let pages = self.cached.get(stream)?;
+        let (_, page) = pages.range(..=from).next_back()?;
+        (from < page.until).then(|| page.clone())
+    }
+
+    /// Joins a read; true when this is the first to want it, who then has to start it.
+    pub(super) fn join(&mut self, stream: &StreamKey, from: Offset, shard: ShardId) -> bool {
+        let waiting = self.under_way.entry((stream.clone(), from)).or_default();
+        let first = *waiting == 0;
+        *waiting |= shard.bit();
+        first
+    }
+
+    /// Ends a read; the set of shards that wait for it.
+    pub(super) fn arrived(&mut self, stream: &StreamKey, from: Offset) -> u64 {
+        self.under_way.remove(&(stream.clone(), from)).unwrap_or(0)
+    }
+
+    /// Keeps a page for others. Pages with doubt, and the open end of a log, are not kept.
+    pub(super) fn keep(&mut self, page: &Arc<Batch>, now: Instant) {
+        if !page.whole || !page.more {
+            return;
+        }
+        let pages = self.cached.entry(page.stream.clone()).or_default();
+        if let Some(replaced) = pages.insert(page.after, page.clone()) {
+            self.used -= replaced.bytes();
+        }
+        self.used += page.bytes();
+        self.order.push_back((now, page.stream.clone(), page.after));
+        while self.used > self.limit && !self.order.is_empty() {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget(&mut self, stale: impl Fn(Instant) -> bool) {
+        while self.order.front().is_some_and(|(since, ..)| stale(*since)) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some((_, stream, after)) = self.order.pop_front() else { return };
+        let Some(pages) = self.cached.get_mut(&stream) else { return };
+        if let Some(page) = pages.remove(&after) {
+            self.used -= page.bytes();
+        }
+        if pages.is_empty() {
+            self.cached.remove(&stream);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::Item;
+    use crate::domain::Epoch;
+
+    fn page(after: u64, until: u64) -> Arc<Batch> {
+        let offset = |ms| Offset { ms, seq: 0 };
+        let items = (after + 1..=until).map(|ms| Item { offset: offset(ms), message: None }).collect();
+        let stream = StreamKey::from_raw("s");
+        let (after, until) = (offset(after), offset(until));
+        Arc::new(Batch { stream, after, until, epoch: Epoch(1), whole: true, more: true, items })
+    }
+
+    #[test]
+    fn equal_reads_are_one_and_pages_serve_whoever_stands_in_them() {
+        let mut pages = Pages::new(usize::MAX);
+        let (stream, now) = (StreamKey::from_raw("s"), Instant::now());
+        let from = Offset { ms: 5, seq: 0 };
+        assert!(pages.join(&stream, from, ShardId(0)));
+        assert!(!pages.join(&stream, from, ShardId(1)));
+        assert_eq!(pages.arrived(&stream, from), 0b11);
+        pages.keep(&page(0, 9), now);
+        assert!(pages.find(&stream, from, now).is_some());
+        assert!(pages.find(&stream, Offset { ms: 9, seq: 0 }, now).is_none());
+        assert!(pages.find(&stream, from, now + FRESH * 2).is_none());
+        assert_eq!(pages.used, 0);
+    }
+
+    #[test]
+    fn the_byte_limit_holds() {
+        let mut pages = Pages::new(page(0, 9).bytes());
+        let now = Instant::now();
+        pages.keep(&page(0, 9), now);
+        pages.keep(&page(9, 18), now);
+        assert!(pages.used <= pages.limit);
+        assert!(pages.find(&StreamKey::from_raw("s"), Offset::ZERO, now).is_none());
+    }
+}

@@ -1,0 +1,222 @@
+//! The directory: which sessions this node holds, whose they are, and on which shard.
+//!
+//! One task owns it. It is asked when sessions begin, come back, and end; never on the message path.
+
+use std::collections::HashMap;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::delivery::ShardId;
+use crate::domain::{CloseReason, DeviceId, SessionId, TenantId, UserId};
+
+/// What the directory asks of a shard. `S` is the session, which the directory carries and never opens.
+#[derive(Debug)]
+pub enum Order<S> {
+    /// Give the session up to whoever waits for it, closing its connection with the reason. `None`
+    /// is the answer where the shard no longer has it.
+    Detach {
+        /// Which session.
+        session: SessionId,
+        /// What its connection, if it has one, is told.
+        reason: CloseReason,
+        /// Where it goes.
+        to: oneshot::Sender<Option<Box<S>>>,
+    },
+    /// End the session.
+    Close {
+        /// Which session.
+        session: SessionId,
+        /// What its connection is told.
+        reason: CloseReason,
+    },
+}
+
+/// Names a session to the directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The session.
+    pub session: SessionId,
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// Whose it is.
+    pub user: UserId,
+    /// Its device, where it has one.
+    pub device: Option<DeviceId>,
+    /// Where it lives.
+    pub shard: ShardId,
+}
+
+enum Ask<S> {
+    Take { session: SessionId, to: oneshot::Sender<Option<Box<S>>> },
+    TakeDevice { tenant: TenantId, user: UserId, device: DeviceId, to: oneshot::Sender<Option<Box<S>>> },
+    Register { entry: Entry, cap: usize },
+    Forget { session: SessionId, shard: ShardId },
+}
+
+/// The way to the directory. Cheap to clone; its calls wait for room, so they slow down whoever opens
+/// sessions faster than they can be entered.
+#[derive(Debug)]
+pub struct Directory<S> {
+    asks: mpsc::Sender<Ask<S>>,
+}
+
+impl<S> Clone for Directory<S> {
+    fn clone(&self) -> Self {
+        Self { asks: self.asks.clone() }
+    }
+}
+
+impl<S: Send + 'static> Directory<S> {
+    /// Starts the directory over the shards' order queues, by shard number.
+    pub fn spawn(shards: Vec<mpsc::Sender<Order<S>>>, cancel: CancellationToken) -> (Self, JoinHandle<()>) {
+        let (asks, queue) = mpsc::channel(4096);
+        let owner = Owner { shards, sessions: HashMap::new(), users: HashMap::new() };
+        (Self { asks }, tokio::spawn(owner.run(queue, cancel)))
+    }
+
+    /// Takes a session from the shard that has it, for the one that asks. Its connection is told that
+    /// it was replaced. `None` where this node does not have it.
+    pub async fn take(&self, session: SessionId) -> Option<Box<S>> {
+        let (to, answer) = oneshot::channel();
+        self.asks.send(Ask::Take { session, to }).await.ok()?;
+        answer.await.ok().flatten()
+    }
+
+    /// Takes the session of a device.
+    pub async fn take_device(&self, tenant: &TenantId, user: &UserId, device: &DeviceId) -> Option<Box<S>> {
+        let (to, answer) = oneshot::channel();
+        let (tenant, user, device) = (tenant.clone(), user.clone(), device.clone());
+        self.asks.send(Ask::TakeDevice { tenant, user, device, to }).await.ok()?;
+        answer.await.ok().flatten()
+    }
+
+    /// Enters a session. Where the user then has more than `cap`, the oldest is closed.
+    pub async fn register(&self, entry: Entry, cap: usize) {
+        // The directory ends only with the node.
+        let _ = self.asks.send(Ask::Register { entry, cap }).await;
+    }
+
+    /// A session ended on this shard. Ignored where it has moved to another one since.
+    pub async fn forget(&self, session: SessionId, shard: ShardId) {
+        let _ = self.asks.send(Ask::Forget { session, shard }).await;
+    }
+}
+
+struct Owner<S> {
+    shards: Vec<mpsc::Sender<Order<S>>>,
+    sessions: HashMap<SessionId, Entry>,
+    /// A user's sessions, the oldest first.
+    users: HashMap<(TenantId, UserId), Vec<SessionId>>,
+}
+
+impl<S: Send + 'static> Owner<S> {
+    async fn run(mut self, mut queue: mpsc::Receiver<Ask<S>>, cancel: CancellationToken) {
+        loop {
+            let ask = tokio::select! {
+                () = cancel.cancelled() => return,
+                ask = queue.recv() => ask,
+            };
+            match ask {
+                None => return,
+                Some(Ask::Take { session, to }) => self.detach(session, to).await,
+                Some(Ask::TakeDevice { tenant, user, device, to }) => {
+                    let of_device = |entry: &&Entry| entry.device.as_ref() == Some(&device);
+                    let sessions = self.users.get(&(tenant, user)).into_iter().flatten();
+                    let found = sessions.filter_map(|session| self.sessions.get(session)).find(of_device);
+                    if let Some(session) = found.map(|entry| entry.session) {
+                        self.detach(session, to).await;
+                    }
+                }
+                Some(Ask::Register { entry, cap }) => self.register(entry, cap).await,
+                Some(Ask::Forget { session, shard }) => {
+                    if self.sessions.get(&session).is_some_and(|entry| entry.shard == shard) {
+                        self.remove(session);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn detach(&mut self, session: SessionId, to: oneshot::Sender<Option<Box<S>>>) {
+        if let Some(entry) = self.remove(session) {
+            let reason = CloseReason::Replaced;
+            self.order(entry.shard, Order::Detach { session, reason, to }).await;
+        }
+    }
+
+    async fn register(&mut self, entry: Entry, cap: usize) {
+        let of_user = self.users.entry((entry.tenant.clone(), entry.user.clone())).or_default();
+        of_user.push(entry.session);
+        let excess = of_user.len().saturating_sub(cap.max(1));
+        let oldest: Vec<_> = of_user.iter().copied().take(excess).collect();
+        self.sessions.insert(entry.session, entry);
+        for session in oldest {
+            if let Some(entry) = self.remove(session) {
+                let reason = CloseReason::TooManySessions;
+                self.order(entry.shard, Order::Close { session, reason }).await;
+            }
+        }
+    }
+
+    fn remove(&mut self, session: SessionId) -> Option<Entry> {
+        let entry = self.sessions.remove(&session)?;
+        let user = (entry.tenant.clone(), entry.user.clone());
+        if let Some(sessions) = self.users.get_mut(&user) {
+            sessions.retain(|other| *other != session);
+            if sessions.is_empty() {
+                self.users.remove(&user);
+            }
+        }
+        Some(entry)
+    }
+
+    async fn order(&self, shard: ShardId, order: Order<S>) {
+        // A shard that is gone drops the order, and with it the answer that somebody waits for.
+        let _ = self.shards[usize::from(shard.0)].send(order).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(session: SessionId, device: Option<&str>) -> Entry {
+        Entry {
+            session,
+            tenant: TenantId::parse("acme").unwrap(),
+            user: UserId::parse("alice").unwrap(),
+            device: device.map(|device| DeviceId::parse(device).unwrap()),
+            shard: ShardId(0),
+        }
+    }
+
+    #[tokio::test]
+    async fn over_the_cap_the_oldest_is_closed() {
+        let (orders, mut shard) = mpsc::channel::<Order<()>>(8);
+        let (directory, _task) = Directory::spawn(vec![orders], CancellationToken::new());
+        let ids = [SessionId::random(), SessionId::random(), SessionId::random()];
+        for id in ids {
+            directory.register(entry(id, None), 2).await;
+        }
+        let Some(Order::Close { session, reason }) = shard.recv().await else { panic!("no order") };
+        assert_eq!((session, reason), (ids[0], CloseReason::TooManySessions));
+        assert!(directory.take(ids[0]).await.is_none(), "it is gone from the directory");
+    }
+
+    #[tokio::test]
+    async fn a_device_is_taken_from_the_shard_that_has_it() {
+        let (orders, mut shard) = mpsc::channel::<Order<u8>>(8);
+        let (directory, _task) = Directory::spawn(vec![orders], CancellationToken::new());
+        let entry = entry(SessionId::random(), Some("phone"));
+        directory.register(entry.clone(), 9).await;
+        let device = entry.device.clone().unwrap();
+        let taking = tokio::spawn(async move {
+            directory.take_device(&entry.tenant, &entry.user, &device).await
+        });
+        let Some(Order::Detach { to, .. }) = shard.recv().await else { panic!("no order") };
+        to.send(Some(Box::new(7))).unwrap();
+        assert_eq!(taking.await.unwrap(), Some(Box::new(7)));
+    }
+}

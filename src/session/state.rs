@@ -1,0 +1,339 @@
+//! The session: identity and subscriptions of one client, across its connections.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::effect::{Effect, Effects};
+use super::subscription::{From, NotInFlight, Subscription, Wish};
+use crate::auth::Identity;
+use crate::backbone::Range;
+use crate::delivery::Channel;
+use crate::domain::{
+    ChannelName, CloseReason, Cursor, CursorKey, DeviceId, Generation, Kind, Offset, PublishRight, SessionId,
+};
+use crate::protocol::{ClientFrame, ErrorCode, Payload, RequestId, ServerFrame, Subscribe};
+use crate::tenants::Tenant;
+
+/// The device of a session, with what the backbone remembers of it.
+pub struct Attached {
+    /// Its name.
+    pub device: DeviceId,
+    /// Which session of the device this is; an older one may not write.
+    pub generation: Generation,
+    /// Cursors stored by earlier sessions and not taken up by a subscription yet.
+    pub cursors: Vec<(ChannelName, Cursor)>,
+}
+
+/// What survives connections. Owned by one shard at a time.
+pub struct Session {
+    /// Its id, also in resume tokens.
+    pub id: SessionId,
+    /// Its tenant.
+    pub tenant: Arc<Tenant>,
+    /// Whose it is.
+    pub identity: Box<Identity>,
+    /// Its device, where the client names one.
+    pub attached: Option<Box<Attached>>,
+    /// Counts its connections: only the latest resume token attaches.
+    pub connections: u32,
+    subs: Vec<Option<Box<Subscription>>>,
+}
+
+/// Finds or makes the shared description of a channel; `None` where its namespace does not exist.
+pub type ChannelOf<'a> = &'a mut dyn FnMut(&ChannelName) -> Option<Arc<Channel>>;
+
+impl Session {
+    /// A session without subscriptions.
+    pub fn new(
+        id: SessionId,
+        tenant: Arc<Tenant>,
+        identity: Box<Identity>,
+        attached: Option<Box<Attached>>,
+    ) -> Self {
+        Self { id, tenant, identity, attached, connections: 0, subs: Vec::new() }
+    }
+
+    /// The key of the device's cursors.
+    pub fn cursor_key(&self) -> Option<CursorKey> {
+        let attached = self.attached.as_ref()?;
+        Some(CursorKey::new(&self.tenant.id, &self.identity.user, &attached.device))
+    }
+
+    /// A subscription by its number.
+    pub fn sub(&self, sub: usize) -> Option<&Subscription> {
+        self.subs.get(sub)?.as_deref()
+    }
+
+    /// A subscription by its number.
+    pub fn sub_mut(&mut self, sub: usize) -> Option<&mut Subscription> {
+        self.subs.get_mut(sub)?.as_deref_mut()
+    }
+
+    /// All subscriptions with their numbers.
+    pub fn subs_mut(&mut self) -> impl Iterator<Item = (usize, &mut Subscription)> {
+        self.subs.iter_mut().enumerate().filter_map(|(at, sub)| Some((at, sub.as_deref_mut()?)))
+    }
+
+    /// How many subscriptions there are.
+    pub fn sub_count(&self) -> usize {
+        self.subs.iter().flatten().count()
+    }
+
+    /// Takes a subscription out.
+    pub fn remove(&mut self, sub: usize) -> Option<Box<Subscription>> {
+        self.subs.get_mut(sub)?.take()
+    }
+
+    /// The number of the subscription to a channel.
+    pub fn number_of(&self, channel: &ChannelName) -> Option<usize> {
+        let is_it = |sub: &Option<Box<Subscription>>| sub.as_ref().is_some_and(|sub| sub.channel.name == *channel);
+        self.subs.iter().position(is_it)
+    }
+
+    fn find(&mut self, channel: &ChannelName) -> Option<(usize, &mut Subscription)> {
+        self.subs_mut().find(|(_, sub)| sub.channel.name == *channel)
+    }
+
+    /// What a `connect` asks for: new subscriptions, and changes to those that were kept. The user's
+    /// own channel is always among them.
+    pub fn begin(&mut self, wishes: Vec<Subscribe>, channel_of: ChannelOf<'_>, fx: &mut Effects) {
+        let most = self.tenant.limits.window;
+        let personal = ChannelName::personal(&self.identity.user);
+        let mut asked_personal = false;
+        for wish in wishes {
+            asked_personal |= wish.channel == personal;
+            match self.find(&wish.channel) {
+                Some((_, kept)) => kept.adjust(wish.window.unwrap_or(most).min(most), wish.offset),
+                None => self.subscribe(None, wish, channel_of, fx),
+            }
+        }
+        if !asked_personal && self.find(&personal).is_none() {
+            let (offset, epoch, ack, window) = (None, None, false, None);
+            let wish = Subscribe { channel: personal, offset, epoch, ack, window };
+            self.subscribe(None, wish, channel_of, fx);
+        }
+    }
+
+    /// A frame of the client, other than the first.
+    pub fn on_frame(
+        &mut self,
+        frame: ClientFrame,
+        now: Instant,
+        channel_of: ChannelOf<'_>,
+        fx: &mut Effects,
+    ) {
+        match frame {
+            ClientFrame::Connect(_) => {
+                let message = "the session is connected already: `connect` comes once, as the first frame";
+                fx.push(Effect::Close { reason: CloseReason::Protocol, message: message.into() });
+            }
+            ClientFrame::Subscribe { id, subscribe } => self.subscribe(Some(id), subscribe, channel_of, fx),
+            ClientFrame::Unsubscribe { id, channel } => self.unsubscribe(id, &channel, fx),
+            ClientFrame::Publish { id, channel, payload, key, msg_id } => {
+                match self.may_publish(&channel, &payload) {
+                    Ok(()) => fx.push(Effect::Publish { id, channel, payload, key, msg_id }),
+                    Err((code, message)) => fail(Some(id), code, message, fx),
+                }
+            }
+            ClientFrame::Send { id, payload, topic } => match self.fits(&payload) {
+                Ok(()) => fx.push(Effect::SendUp { id, payload, topic }),
+                Err((code, message)) => fail(Some(id), code, message, fx),
+            },
+            ClientFrame::Ack { channel, offset } => self.ack(&channel, offset, fx),
+            ClientFrame::Nack { channel, offset, delay_ms } => {
+                const LONGEST: u64 = 3_600_000;
+                let due = now + Duration::from_millis(delay_ms.min(LONGEST));
+                self.nack(&channel, offset, due, fx);
+            }
+            ClientFrame::History { id, channel, limit, before, after } => {
+                let range = Range { before, after, limit };
+                self.history(id, channel, range, fx);
+            }
+            ClientFrame::Presence { id, .. } => {
+                fail(Some(id), ErrorCode::Unsupported, "this node offers no presence", fx);
+            }
+            ClientFrame::Refresh { id, token } => fx.push(Effect::Refresh { id, token }),
+            ClientFrame::Ping => fx.push(Effect::Send(ServerFrame::Pong)),
+        }
+    }
+
+    fn subscribe(
+        &mut self,
+        id: Option<RequestId>,
+        wish: Subscribe,
+        channel_of: ChannelOf<'_>,
+        fx: &mut Effects,
+    ) {
+        let channel = match self.may_subscribe(&wish.channel, channel_of) {
+            Ok(channel) => channel,
+            Err((code, message)) => return fail(id, code, message, fx),
+        };
+        let acking = channel.rules.kind == Kind::Log && (wish.ack || channel.rules.ack_always);
+        let stored = self.take_stored(&wish.channel).filter(|_| acking);
+        let from = match (wish.offset, stored) {
+            (Some(offset), _) => From::Client(offset, wish.epoch),
+            (None, Some(cursor)) => From::Stored(cursor),
+            (None, None) => From::Namespace,
+        };
+        let store_start = acking && stored.is_none() && self.attached.is_some();
+        let most = self.tenant.limits.window;
+        let window = wish.window.unwrap_or(most).min(most);
+        let wish = Wish { id, from, store_start };
+        let subscription = Box::new(Subscription::new(channel, acking, window, &self.tenant.limits, wish));
+        let sub = match self.subs.iter().position(Option::is_none) {
+            Some(free) => free,
+            None => {
+                self.subs.reserve_exact(1);
+                self.subs.push(None);
+                self.subs.len() - 1
+            }
+        };
+        self.subs[sub] = Some(subscription);
+        fx.push(Effect::Join { sub });
+    }
+
+    fn may_subscribe(&mut self, name: &ChannelName, channel_of: ChannelOf<'_>) -> Result<Arc<Channel>, Refusal> {
+        let most = self.tenant.limits.channels_per_session;
+        if self.find(name).is_some() {
+            return Err((ErrorCode::BadRequest, format!("already subscribed to {name}")));
+        }
+        let channel = channel_of(name).ok_or_else(|| unknown_namespace(name))?;
+        if !self.identity.may_subscribe(&channel.rules, name) {
+            return Err((ErrorCode::Forbidden, format!("the token does not allow subscribing to {name}")));
+        }
+        if channel.rules.kind == Kind::Queue {
+            let message = format!("{name} is a queue; this node delivers no queues to clients");
+            return Err((ErrorCode::Unsupported, message));
+        }
+        if self.sub_count() >= most {
+            return Err((ErrorCode::LimitExceeded, format!("a session may have {most} channels at most")));
+        }
+        Ok(channel)
+    }
+
+    fn take_stored(&mut self, channel: &ChannelName) -> Option<Cursor> {
+        let cursors = &mut self.attached.as_mut()?.cursors;
+        let at = cursors.iter().position(|(name, _)| name == channel)?;
+        Some(cursors.swap_remove(at).1)
+    }
+
+    fn unsubscribe(&mut self, id: RequestId, channel: &ChannelName, fx: &mut Effects) {
+        if *channel == ChannelName::personal(&self.identity.user) {
+            let message = "a session is always subscribed to its user's own channel";
+            return fail(Some(id), ErrorCode::Forbidden, message, fx);
+        }
+        let Some((sub, _)) = self.find(channel) else {
+            return fail(Some(id), ErrorCode::NotFound, format!("not subscribed to {channel}"), fx);
+        };
+        fx.push(Effect::Leave { sub });
+        fx.push(Effect::Send(done(id)));
+    }
+
+    fn may_publish(&mut self, channel: &ChannelName, payload: &Payload) -> Result<(), Refusal> {
+        let rules = self.tenant.rules(channel.namespace()).ok_or_else(|| unknown_namespace(channel))?;
+        let allowed = match rules.publish {
+            PublishRight::Nobody => false,
+            PublishRight::Anyone => true,
+            PublishRight::Subscribers => self.find(channel).is_some(),
+        };
+        if !allowed {
+            let message = match rules.publish {
+                PublishRight::Subscribers => format!("subscribe to {channel} before publishing to it"),
+                _ => format!("clients may not publish to {channel}"),
+            };
+            return Err((ErrorCode::Forbidden, message));
+        }
+        self.fits(payload)
+    }
+
+    fn fits(&self, payload: &Payload) -> Result<(), Refusal> {
+        let (got, most) = (payload.data.len(), self.tenant.limits.payload_bytes);
+        if got <= most {
+            return Ok(());
+        }
+        Err((ErrorCode::TooLarge, format!("the payload has {got} bytes, the limit is {most}")))
+    }
+
+    fn ack(&mut self, channel: &ChannelName, offset: Offset, fx: &mut Effects) {
+        let Some((sub, subscription)) = self.find(channel) else {
+            return fail(None, ErrorCode::NotFound, format!("ack: not subscribed to {channel}"), fx);
+        };
+        if !subscription.acking {
+            let message = format!("ack: the subscription to {channel} does not ask for acks");
+            return fail(None, ErrorCode::BadRequest, message, fx);
+        }
+        if subscription.ack(sub, offset, fx) == Err(NotInFlight) {
+            let message = format!("ack: {offset} of {channel} was not sent yet");
+            fail(None, ErrorCode::BadRequest, message, fx);
+        }
+    }
+
+    fn nack(&mut self, channel: &ChannelName, offset: Offset, due: Instant, fx: &mut Effects) {
+        let Some((_, subscription)) = self.find(channel) else {
+            return fail(None, ErrorCode::NotFound, format!("nack: not subscribed to {channel}"), fx);
+        };
+        if subscription.nack(offset, due).is_err() {
+            let message = format!("nack: {offset} of {channel} is not waiting for an ack");
+            fail(None, ErrorCode::BadRequest, message, fx);
+        }
+    }
+
+    fn history(&mut self, id: RequestId, channel: ChannelName, range: Range, fx: &mut Effects) {
+        const MOST: usize = 1_000;
+        let Some(rules) = self.tenant.rules(channel.namespace()) else {
+            let (code, message) = unknown_namespace(&channel);
+            return fail(Some(id), code, message, fx);
+        };
+        let refusal = if !self.identity.may_subscribe(&rules, &channel) {
+            Some((ErrorCode::Forbidden, format!("the token does not allow reading {channel}")))
+        } else if !rules.history {
+            Some((ErrorCode::Unsupported, format!("{channel} offers no history")))
+        } else if range.before.is_some() && range.after.is_some() {
+            Some((ErrorCode::BadRequest, "give `before` or `after`, not both".to_owned()))
+        } else if range.limit == 0 || range.limit > MOST {
+            Some((ErrorCode::BadRequest, format!("`limit` is 1 to {MOST}")))
+        } else {
+            None
+        };
+        match refusal {
+            Some((code, message)) => fail(Some(id), code, message, fx),
+            None => fx.push(Effect::History { id, channel, range }),
+        }
+    }
+
+    /// Time passes for every subscription.
+    pub fn on_time(&mut self, now: Instant, heard: Instant, fx: &mut Effects) {
+        for (at, sub) in self.subs_mut() {
+            sub.on_time(at, now, heard, fx);
+        }
+    }
+
+    /// When [`Self::on_time`] has something to do.
+    pub fn next_time(&self) -> Option<Instant> {
+        self.subs.iter().flatten().filter_map(|sub| sub.next_time()).min()
+    }
+
+    /// The connection is gone. What waits for its answer is given up with it.
+    pub fn interrupt(&mut self, heard: Instant) {
+        for (_, sub) in self.subs_mut() {
+            sub.interrupt(heard);
+        }
+    }
+}
+
+/// Why a request is refused: the code, and words for people.
+type Refusal = (ErrorCode, String);
+
+fn unknown_namespace(channel: &ChannelName) -> Refusal {
+    let message = format!("the tenant has no namespace {:?}", channel.namespace());
+    (ErrorCode::NotFound, message)
+}
+
+/// The plain answer to a request that was done.
+pub fn done(id: RequestId) -> ServerFrame {
+    ServerFrame::Ok { id, offset: None, messages: None, epoch: None }
+}
+
+fn fail(id: Option<RequestId>, code: ErrorCode, message: impl Into<Box<str>>, fx: &mut Effects) {
+    fx.push(Effect::Send(ServerFrame::Error { id, code, message: message.into() }));
+}

@@ -1,0 +1,445 @@
+//! What has to wait: local tasks of the shard, whose outcomes come back as calls into its state.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use super::Shard;
+use super::seat::Link;
+use super::state::Place;
+use crate::backbone::backoff::Backoff;
+use crate::backbone::{BackboneError, CursorWrite, Range, Stored};
+use crate::delivery::Request;
+use crate::domain::{ChannelName, CloseReason, Offset, Publication, RawEntry, StreamKey};
+use crate::protocol::{ErrorCode, Payload, RequestId, ServerFrame};
+use crate::session::Session;
+use crate::session::state::done;
+use crate::telemetry::events;
+use crate::telemetry::labels::{CursorWriteOutcome, DeadLetterOutcome, PublishOutcome, Via};
+use crate::transport::outbox::Flush;
+
+/// Something that the state hands out because it has to wait for it.
+pub(super) enum Errand {
+    /// Ask the feed. These stay in order.
+    Ask(Request),
+    /// Store cursors soon, not at the next tick.
+    StoreCursors,
+    /// A session ended: store what is left of its cursors and forget it.
+    End(Box<Session>),
+    /// Write the last frames of a connection and let it go.
+    Farewell(Link),
+    /// Wait until a socket takes more.
+    AwaitWritable(Place, Rc<TcpStream>),
+    StoreStart { place: Place, sub: usize },
+    DeadLetter { place: Place, sub: usize, message: Arc<Publication>, attempts: u8 },
+    Publish {
+        place: Place,
+        id: RequestId,
+        channel: ChannelName,
+        payload: Payload,
+        key: Option<Box<str>>,
+        msg_id: Option<Box<str>>,
+    },
+    SendUp { place: Place, id: RequestId, payload: Payload, topic: Option<Box<str>> },
+    History { place: Place, id: RequestId, channel: ChannelName, range: Range },
+}
+
+/// How long a connection's last frames may take to be written, and its client to hang up.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Requests of clients that one shard has with the backbone at a time; more are told to come again.
+const REQUESTS: usize = 4096;
+/// Dead letters a shard writes in a second. A tenant whose clients never ack must not flood its stream.
+pub(super) const DEAD_LETTERS_A_SECOND: u32 = 200;
+
+impl Shard {
+    /// Starts an errand as a local task, which the shard's task tracker owns.
+    pub(super) fn start(self: &Rc<Self>, errand: Errand) {
+        let shard = self.clone();
+        match errand {
+            Errand::Ask(request) => self.ask(request),
+            Errand::StoreCursors => self.store_now.notify_one(),
+            Errand::End(session) => self.spawn(async move { shard.end(session).await }),
+            Errand::Farewell(link) => self.spawn(farewell(link)),
+            Errand::AwaitWritable(place, socket) => {
+                self.spawn(async move { shard.await_writable(place, &socket).await });
+            }
+            Errand::StoreStart { place, sub } => self.spawn(async move { shard.store_start(place, sub).await }),
+            Errand::DeadLetter { place, sub, message, attempts } => {
+                self.spawn(async move { shard.bury(place, sub, &message, attempts).await });
+            }
+            Errand::Publish { place, id, channel, payload, key, msg_id } => {
+                let message = Publication { key, id: msg_id, ..from_client(payload) };
+                self.request(place, id, async move { shard.publish(place, id, channel, message).await });
+            }
+            Errand::SendUp { place, id, payload, topic } => {
+                self.request(place, id, async move { shard.send_up(place, id, payload, topic).await });
+            }
+            Errand::History { place, id, channel, range } => {
+                self.request(place, id, async move { shard.history(place, id, &channel, range).await });
+            }
+        }
+    }
+
+    /// Runs a client's request, unless too many are under way.
+    fn request(self: &Rc<Self>, place: Place, id: RequestId, work: impl Future<Output = ServerFrame> + 'static) {
+        if self.requests.get() >= REQUESTS {
+            let message = "too many requests are waiting on this node; try again shortly".into();
+            let busy = ServerFrame::Error { id: Some(id), code: ErrorCode::Unavailable, message };
+            return self.answer(place, &busy);
+        }
+        self.requests.set(self.requests.get() + 1);
+        let shard = self.clone();
+        self.spawn(async move {
+            let answer = work.await;
+            shard.requests.set(shard.requests.get() - 1);
+            shard.answer(place, &answer);
+        });
+    }
+
+    /// Sends a frame to the session, if it is still there.
+    fn answer(self: &Rc<Self>, place: Place, frame: &ServerFrame) {
+        self.with(|state| {
+            if let Some(at) = state.at(place) {
+                state.send(at, frame);
+            }
+        });
+    }
+
+    async fn publish(
+        self: Rc<Self>,
+        place: Place,
+        id: RequestId,
+        channel: ChannelName,
+        mut message: Publication,
+    ) -> ServerFrame {
+        let Some((tenant, user, session)) = self.whose(place) else { return done(id) };
+        message.user = Some(user);
+        message.session = Some(session);
+        let dedupe = message.id.clone();
+        let stream = StreamKey::channel(&tenant, &channel);
+        let appended = self.env.backbone.append(&stream, message.into_fields(), dedupe.as_deref()).await;
+        let metrics = self.env.metrics.tenant(&tenant);
+        let outcome = publish_outcome(&appended);
+        events::published(&metrics, &tenant, &channel, Via::Client, outcome);
+        appended_frame(id, appended)
+    }
+
+    async fn send_up(
+        self: Rc<Self>,
+        place: Place,
+        id: RequestId,
+        payload: Payload,
+        topic: Option<Box<str>>,
+    ) -> ServerFrame {
+        let Some((tenant, user, session)) = self.whose(place) else { return done(id) };
+        let device = self.with(|state| {
+            let at = state.at(place)?;
+            let attached = state.seats[at].session.attached.as_ref()?;
+            Some(attached.device.as_str().to_owned())
+        });
+        let field = |name: &'static str, value: String| (Bytes::from_static(name.as_bytes()), Bytes::from(value));
+        let mut fields = Publication { user: Some(user), session: Some(session), ..from_client(payload) }.into_fields();
+        fields.extend(topic.map(|topic| field("topic", topic.into())));
+        fields.extend(device.map(|device| field("device", device)));
+        let appended = self.env.backbone.append(&StreamKey::upstream(&tenant), fields, None).await;
+        let outcome = publish_outcome(&appended);
+        events::published(&self.env.metrics.tenant(&tenant), &tenant, &"up", Via::Send, outcome);
+        appended_frame(id, appended)
+    }
+
+    async fn history(
+        self: Rc<Self>,
+        place: Place,
+        id: RequestId,
+        channel: &ChannelName,
+        range: Range,
+    ) -> ServerFrame {
+        let Some((tenant, ..)) = self.whose(place) else { return done(id) };
+        let max_payload = self.env.tenants.get(tenant.as_str()).map_or(0, |tenant| tenant.limits.payload_bytes);
+        let stream = StreamKey::channel(&tenant, channel);
+        match self.env.backbone.history(&stream, range).await {
+            Ok(entries) => {
+                let clock_ms = self.env.backbone.clock().now_ms();
+                let messages = entries.iter().filter_map(|entry| visible(entry, max_payload, clock_ms));
+                let epoch = Some(self.env.backbone.epoch());
+                ServerFrame::Ok { id, offset: None, messages: Some(messages.collect()), epoch }
+            }
+            Err(error) => failed(id, &error),
+        }
+    }
+
+    fn whose(self: &Rc<Self>, place: Place) -> Option<(crate::domain::TenantId, Box<str>, Box<str>)> {
+        self.with(|state| {
+            let session = &state.seats[state.at(place)?].session;
+            let user = session.identity.user.as_str().into();
+            Some((session.tenant.id.clone(), user, session.id.to_string().into()))
+        })
+    }
+
+    /// Stores where a subscription starts; `subscribed` waits for it.
+    async fn store_start(self: Rc<Self>, place: Place, sub: usize) {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        loop {
+            let write = self.with(|state| {
+                let at = state.at(place)?;
+                cursor_write(&state.seats[at].session, sub)
+            });
+            let Some(write) = write else { return };
+            match one(self.env.backbone.store_cursors(std::slice::from_ref(&write)).await) {
+                Ok(Stored::Yes) => break,
+                Ok(Stored::Stale) => return self.taken_over(place),
+                Err(error) => {
+                    tracing::debug!(%error, "the start of a subscription is not stored yet");
+                    sleep(backoff.delay()).await;
+                }
+            }
+        }
+        self.with(|state| {
+            let Some(at) = state.at(place) else { return };
+            let Some(tail) = state.tail_of(at, sub) else { return };
+            if let Some(subscription) = state.seats[at].session.sub_mut(sub) {
+                subscription.on_start_stored(sub, &tail, &mut state.fx);
+                state.pursue(at, sub);
+                state.perform(at, None);
+            }
+        });
+    }
+
+    /// Another node has a newer session of this device.
+    fn taken_over(self: &Rc<Self>, place: Place) {
+        self.with(|state| {
+            if let Some(at) = state.at(place) {
+                state.close(at, CloseReason::Replaced, "the same device connected elsewhere");
+            }
+        });
+    }
+
+    /// Writes a dead letter, if this session still is the device's latest, and then lets go of the
+    /// message. Where that fails the message stays in flight and comes up again.
+    async fn bury(self: Rc<Self>, place: Place, sub: usize, message: &Publication, attempts: u8) {
+        let found = self.with(|state| {
+            let session = &state.seats[state.at(place)?].session;
+            let subscription = session.sub(sub)?;
+            let device = session.attached.as_ref().map(|attached| attached.device.as_str().to_owned());
+            let user = session.identity.user.as_str().to_owned();
+            Some((subscription.channel.clone(), user, device, cursor_write(session, sub)))
+        });
+        let Some((channel, user, device, write)) = found else { return };
+        if let Some(write) = write {
+            match one(self.env.backbone.store_cursors(&[write]).await) {
+                Ok(Stored::Yes) => {}
+                Ok(Stored::Stale) => return self.taken_over(place),
+                Err(_) => return,
+            }
+        }
+        let outcome = if self.may_bury() {
+            let fields = dead_letter(&channel.name, message, user, device, attempts);
+            let written = self.env.backbone.append(&StreamKey::dead_letters(&channel.tenant), fields, None).await;
+            if written.is_ok() { DeadLetterOutcome::Stored } else { DeadLetterOutcome::Failed }
+        } else {
+            DeadLetterOutcome::Dropped
+        };
+        events::dead_letter(&channel.metrics, &channel.tenant, &channel.name, message.offset, outcome);
+        if outcome == DeadLetterOutcome::Failed {
+            return;
+        }
+        self.with(|state| {
+            let Some(at) = state.at(place) else { return };
+            if let Some(subscription) = state.seats[at].session.sub_mut(sub) {
+                subscription.finish(sub, message.offset, &mut state.fx);
+                state.pursue(at, sub);
+                state.perform(at, None);
+            }
+        });
+    }
+
+    /// Stores cursors that moved, in one batch, until the shard stops.
+    pub(super) async fn keep_storing_cursors(self: Rc<Self>) {
+        const EVERY: Duration = Duration::from_millis(250);
+        loop {
+            // Whichever comes first; waiting on either loses nothing.
+            let _ = timeout(EVERY, self.store_now.notified()).await;
+            self.store_cursors().await;
+        }
+    }
+
+    /// Stores the cursors that moved since the last time.
+    pub(super) async fn store_cursors(self: &Rc<Self>) {
+        let mut writes = Vec::new();
+        let mut whose = Vec::new();
+        self.with(|state| {
+            for place in state.take_unstored() {
+                let Some(at) = state.at(place) else { continue };
+                let taken = unstored(&mut state.seats[at].session);
+                whose.extend(taken.iter().map(|(sub, _)| (place, *sub)));
+                writes.extend(taken.into_iter().map(|(_, write)| write));
+            }
+        });
+        if writes.is_empty() {
+            return;
+        }
+        let answers = self.env.backbone.store_cursors(&writes).await;
+        let (mut stored, mut stale, mut failed) = (0, 0, 0);
+        for ((place, sub), answer) in whose.into_iter().zip(answers) {
+            match answer {
+                Ok(Stored::Yes) => stored += 1,
+                Ok(Stored::Stale) => {
+                    stale += 1;
+                    self.taken_over(place);
+                }
+                Err(_) => {
+                    failed += 1;
+                    self.with(|state| state.store_again(place, sub));
+                }
+            }
+        }
+        let node = self.env.metrics.node();
+        for (outcome, count) in [
+            (CursorWriteOutcome::Stored, stored),
+            (CursorWriteOutcome::Stale, stale),
+            (CursorWriteOutcome::Failed, failed),
+        ] {
+            if count > 0 {
+                events::cursors_written(node, outcome, count);
+            }
+        }
+    }
+
+    /// Stores what is left of an ended session's cursors. If the backbone is away they stay as they
+    /// were: what came after is delivered again, not lost.
+    async fn end(self: Rc<Self>, mut session: Box<Session>) {
+        self.env.directory.forget(session.id, self.env.id).await;
+        self.store_last(&mut session).await;
+    }
+
+    /// Stores the cursors of a session that sits nowhere.
+    pub(super) async fn store_last(&self, session: &mut Session) {
+        let writes: Vec<_> = unstored(session).into_iter().map(|(_, write)| write).collect();
+        if !writes.is_empty() {
+            let answers = self.env.backbone.store_cursors(&writes).await;
+            if let Some(error) = answers.into_iter().find_map(Result::err) {
+                tracing::debug!(%error, "the last cursors of a session are not stored");
+            }
+        }
+    }
+
+    async fn await_writable(self: Rc<Self>, place: Place, socket: &TcpStream) {
+        while socket.writable().await.is_ok() {
+            let goes_on = self.with(|state| {
+                let Some(at) = state.at(place) else { return false };
+                if !state.seats[at].link.as_ref().is_some_and(|link| std::ptr::eq(&*link.socket, socket)) {
+                    return false;
+                }
+                let blocked = !state.flush_seat(at);
+                // Flushing may have found the connection broken.
+                if let Some(at) = state.at(place).filter(|_| !blocked) {
+                    state.relieve(at);
+                }
+                blocked
+            });
+            if !goes_on {
+                return;
+            }
+        }
+    }
+}
+
+/// Writes what is queued, says that no more comes, and hangs up after the client did or time is up.
+async fn farewell(mut link: Link) {
+    let write = async {
+        while let Flush::Blocked = link.outbox.flush(&link.socket) {
+            if link.socket.writable().await.is_err() {
+                break;
+            }
+        }
+    };
+    // Past the limit the rest is dropped with the connection.
+    let _ = timeout(FAREWELL, write).await;
+    let socket = socket2::SockRef::from(&*link.socket);
+    if socket.shutdown(std::net::Shutdown::Write).is_ok() {
+        sleep(FAREWELL).await;
+        // The reader sees this as the end; a client that hung up already makes it fail, which is fine.
+        let _ = socket2::SockRef::from(&*link.socket).shutdown(std::net::Shutdown::Both);
+    }
+}
+
+fn from_client(payload: Payload) -> Publication {
+    let headers = payload.json_scalar.then(|| vec![("content-type".into(), "application/json".into())]);
+    Publication { data: payload.data, headers, ..Publication::default() }
+}
+
+fn visible(entry: &RawEntry, max_payload: usize, clock_ms: u64) -> Option<Arc<Publication>> {
+    let message = Publication::from_entry(entry, max_payload).ok()?;
+    (!message.is_expired(clock_ms)).then(|| Arc::new(message))
+}
+
+fn dead_letter(
+    channel: &ChannelName,
+    message: &Publication,
+    user: String,
+    device: Option<String>,
+    attempts: u8,
+) -> Vec<(Bytes, Bytes)> {
+    let field = |name: &'static str, value: String| (Bytes::from_static(name.as_bytes()), Bytes::from(value));
+    let mut fields = vec![
+        field("channel", channel.to_string()),
+        field("offset", message.offset.to_string()),
+        field("user", user),
+        field("reason", "attempts".to_owned()),
+        field("attempts", attempts.to_string()),
+    ];
+    fields.extend(device.map(|device| field("device", device)));
+    fields.push((Bytes::from_static(b"data"), message.data.clone()));
+    fields
+}
+
+fn cursor_write(session: &Session, sub: usize) -> Option<CursorWrite> {
+    let device = session.cursor_key()?;
+    let generation = session.attached.as_ref()?.generation;
+    let subscription = session.sub(sub).filter(|sub| sub.acking)?;
+    let (channel, cursor) = (subscription.channel.name.clone(), subscription.cursor());
+    Some(CursorWrite { device, generation, channel, cursor })
+}
+
+/// Takes the cursors of a session that moved since they were last taken.
+fn unstored(session: &mut Session) -> Vec<(usize, CursorWrite)> {
+    let Some(device) = session.cursor_key() else { return Vec::new() };
+    let Some(generation) = session.attached.as_ref().map(|attached| attached.generation) else {
+        return Vec::new();
+    };
+    let moved = session.subs_mut().filter_map(|(at, sub)| {
+        let cursor = sub.take_unstored()?;
+        let (device, channel) = (device.clone(), sub.channel.name.clone());
+        Some((at, CursorWrite { device, generation, channel, cursor }))
+    });
+    moved.collect()
+}
+
+fn one<T>(answers: Vec<Result<T, BackboneError>>) -> Result<T, BackboneError> {
+    let missing = || Err(BackboneError::Refused("the backbone gave no answer".to_owned()));
+    answers.into_iter().next().unwrap_or_else(missing)
+}
+
+fn appended_frame(id: RequestId, appended: Result<Offset, BackboneError>) -> ServerFrame {
+    match appended {
+        Ok(offset) => ServerFrame::Ok { id, offset: Some(offset), messages: None, epoch: None },
+        Err(error) => failed(id, &error),
+    }
+}
+
+fn failed(id: RequestId, error: &BackboneError) -> ServerFrame {
+    ServerFrame::Error { id: Some(id), code: ErrorCode::Unavailable, message: error.to_string().into() }
+}
+
+fn publish_outcome(appended: &Result<Offset, BackboneError>) -> PublishOutcome {
+    match appended {
+        Ok(_) => PublishOutcome::Accepted,
+        Err(error) if error.is_retryable() => PublishOutcome::Unavailable,
+        Err(_) => PublishOutcome::Failed,
+    }
+}
+

@@ -1,0 +1,111 @@
+//! Performing what sessions ask for.
+
+use super::errands::Errand;
+use super::state::{Shared, State};
+use crate::protocol::ServerFrame;
+use crate::session::Effect;
+use crate::telemetry::events;
+use crate::telemetry::labels::{Gap, Resume};
+
+impl State {
+    /// Performs the effects that a call into a session left behind, and those that they bring about.
+    /// `shared` is the batch that their indices mean.
+    pub(super) fn perform(&mut self, at: usize, mut shared: Option<&mut Shared<'_>>) {
+        let place = self.place(at);
+        while !self.fx.is_empty() {
+            // Two lists take turns, so that neither is allocated again.
+            let spare = std::mem::take(&mut self.fx_spare);
+            let mut effects = std::mem::replace(&mut self.fx, spare);
+            for effect in effects.drain(..) {
+                // An effect may end the session; what was still to be done then is void.
+                if self.at(place).is_some() {
+                    self.perform_one(at, effect, shared.as_deref_mut());
+                }
+            }
+            self.fx_spare = effects;
+        }
+    }
+
+    fn perform_one(&mut self, at: usize, effect: Effect, shared: Option<&mut Shared<'_>>) {
+        match effect {
+            Effect::Deliver { index } => self.deliver(at, index as usize, shared),
+            Effect::Redeliver { index, attempt } => {
+                let Some(shared) = shared else { return };
+                let item = &shared.batch.items[index as usize];
+                let Some(message) = item.message.clone() else { return };
+                shared.sent += 1;
+                shared.bytes += message.data.len() as u64;
+                shared.channel.metrics.redeliveries.inc();
+                let channel = shared.channel.name.clone();
+                self.send(at, &ServerFrame::Message { channel, message, attempt });
+            }
+            Effect::DeadLetter { sub, index, attempts } => {
+                let Some(shared) = shared else { return };
+                let item = &shared.batch.items[index as usize];
+                if let Some(message) = item.message.clone() {
+                    let place = self.place(at);
+                    self.errands.push_back(Errand::DeadLetter { place, sub, message, attempts });
+                }
+            }
+            Effect::Send(frame) => {
+                self.note(at, &frame);
+                self.send(at, &frame);
+            }
+            Effect::Join { sub } => self.join(at, sub),
+            Effect::Leave { sub } => self.leave(at, sub),
+            Effect::Read { sub, after } => self.read(at, sub, after),
+            Effect::CursorMoved { .. } => self.mark_unstored(at),
+            Effect::StoreStart { sub } => {
+                let place = self.place(at);
+                self.errands.push_back(Errand::StoreStart { place, sub });
+            }
+            Effect::Publish { id, channel, payload, key, msg_id } => {
+                let place = self.place(at);
+                self.errands.push_back(Errand::Publish { place, id, channel, payload, key, msg_id });
+            }
+            Effect::SendUp { id, payload, topic } => {
+                let place = self.place(at);
+                self.errands.push_back(Errand::SendUp { place, id, payload, topic });
+            }
+            Effect::History { id, channel, range } => {
+                let place = self.place(at);
+                self.errands.push_back(Errand::History { place, id, channel, range });
+            }
+            Effect::Refresh { id, token } => self.refresh(at, id, &token),
+            Effect::Close { reason, message } => self.close(at, reason, &message),
+        }
+    }
+
+    /// Queues the shared frame of an item: the one thing that happens once a subscriber and message.
+    fn deliver(&mut self, at: usize, index: usize, shared: Option<&mut Shared<'_>>) {
+        let (Some(shared), Some(link)) = (shared, &mut self.seats[at].link) else { return };
+        let Some(message) = &shared.batch.items[index].message else { return };
+        let channel = &shared.channel.name;
+        let frame = shared.frames.get(link.codec, index, channel, message, &mut self.scratch);
+        link.outbox.push(frame);
+        shared.sent += 1;
+        shared.bytes += message.data.len() as u64;
+        self.touch(at);
+    }
+
+    /// Counts what a frame tells.
+    fn note(&self, at: usize, frame: &ServerFrame) {
+        if let ServerFrame::Gap { channel, after, reason, .. } = frame {
+            let tenant = &self.seats[at].session.tenant.id;
+            if let Some(reason) = Gap::named(reason.label()) {
+                events::gap(&self.metrics.tenant(tenant), tenant, channel, *after, reason);
+            }
+        }
+    }
+}
+
+/// The metric's label for what a resume brought back.
+pub(super) fn resume_label(resumed: crate::protocol::Resumed) -> Resume {
+    use crate::protocol::Resumed;
+    match resumed {
+        Resumed::New => Resume::New,
+        Resumed::Home => Resume::Home,
+        Resumed::Moved => Resume::Moved,
+        Resumed::Lost => Resume::Lost,
+    }
+}

@@ -1,0 +1,212 @@
+//! A session's place on a shard, with its connection while it has one.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+
+use crate::domain::Publication;
+use crate::protocol::{Codec, ServerFrame, encode_message};
+use crate::session::Session;
+use crate::transport::outbox::{Frame, Outbox};
+use crate::transport::websocket::encode;
+
+/// A session and what this shard keeps for it.
+pub(super) struct Seat {
+    pub(super) session: Box<Session>,
+    /// Tells this session from others that sat here.
+    pub(super) stamp: u64,
+    pub(super) link: Option<Link>,
+    /// When a session without a connection ends.
+    pub(super) expires: Option<Instant>,
+    /// The earliest entry of the agenda for this seat.
+    pub(super) scheduled: Option<Instant>,
+    /// Its outbox is on the list of those to flush.
+    pub(super) touched: bool,
+    /// It is on the list of those whose cursors are to be stored.
+    pub(super) unstored: bool,
+}
+
+/// A connection.
+pub(super) struct Link {
+    pub(super) socket: Rc<TcpStream>,
+    pub(super) codec: Codec,
+    pub(super) outbox: Outbox,
+    pub(super) opened: Instant,
+    /// When the client was last heard.
+    pub(super) heard: Instant,
+    pub(super) beat: Heartbeat,
+    /// A task waits for the socket to take more.
+    pub(super) waiting: bool,
+}
+
+/// The server's side of the negotiated heartbeat.
+#[derive(Debug)]
+pub(super) struct Heartbeat {
+    every: Duration,
+    next: Instant,
+    /// A ping was sent at `next - grace` and nothing was heard since.
+    sent: Option<Instant>,
+}
+
+/// What a heartbeat's time asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Beat {
+    Nothing,
+    Ping,
+    Lost,
+}
+
+impl Heartbeat {
+    /// Pings every so often, the first time after a jittered interval.
+    pub(super) fn new(every: Duration, now: Instant) -> Self {
+        Self { every, next: now + jittered(every), sent: None }
+    }
+
+    pub(super) fn interval(&self) -> Duration {
+        self.every
+    }
+
+    pub(super) fn next_time(&self) -> Instant {
+        self.next
+    }
+
+    /// A ping goes out at its time; what is not answered within the grace is lost.
+    pub(super) fn on_time(&mut self, now: Instant, heard: Instant) -> Beat {
+        if now < self.next {
+            return Beat::Nothing;
+        }
+        match self.sent.take() {
+            Some(sent) if heard < sent => Beat::Lost,
+            Some(sent) => {
+                self.next = (sent + jittered(self.every)).max(now);
+                Beat::Nothing
+            }
+            None => {
+                self.sent = Some(now);
+                self.next = now + self.grace();
+                Beat::Ping
+            }
+        }
+    }
+
+    fn grace(&self) -> Duration {
+        const LONGEST: Duration = Duration::from_secs(10);
+        self.every.min(LONGEST)
+    }
+}
+
+/// 90 to 110 % of an interval, so that clients that came together do not stay in step.
+fn jittered(every: Duration) -> Duration {
+    every.mul_f64(0.9 + 0.2 * rand::random::<f64>())
+}
+
+impl Seat {
+    pub(super) fn new(session: Box<Session>, stamp: u64) -> Self {
+        let (link, expires, scheduled) = (None, None, None);
+        Self { session, stamp, link, expires, scheduled, touched: false, unstored: false }
+    }
+
+    /// Queues a shared frame.
+    pub(super) fn push(&mut self, frame: Frame) {
+        if let Some(link) = &mut self.link {
+            link.outbox.push(frame);
+        }
+    }
+
+    /// Encodes a frame for this session and queues it.
+    pub(super) fn send(&mut self, frame: &ServerFrame, scratch: &mut Vec<u8>) {
+        if let Some(link) = &mut self.link {
+            link.send(frame, scratch);
+        }
+    }
+
+    /// Bytes the outbox takes now; an empty one always takes a message.
+    pub(super) fn room(&self) -> usize {
+        let Some(link) = &self.link else { return 0 };
+        let room = self.session.tenant.limits.outbox_bytes.saturating_sub(link.outbox.bytes());
+        if link.outbox.is_empty() { room.max(1) } else { room }
+    }
+
+    /// When the client was last heard; without a connection never since it could have mattered.
+    pub(super) fn heard(&self, otherwise: Instant) -> Instant {
+        self.link.as_ref().map_or(otherwise, |link| link.heard)
+    }
+
+    /// When something is to be done for this seat.
+    pub(super) fn next_time(&self, token_ends: Option<Instant>) -> Option<Instant> {
+        let beat = self.link.as_ref().map(|link| link.beat.next_time());
+        let session = self.link.as_ref().and_then(|_| self.session.next_time());
+        [beat, session, token_ends, self.expires].into_iter().flatten().min()
+    }
+}
+
+impl Link {
+    /// Encodes a frame for this connection and queues it.
+    pub(super) fn send(&mut self, frame: &ServerFrame, scratch: &mut Vec<u8>) {
+        scratch.clear();
+        encode::message(self.codec, scratch, |out| self.codec.encode(frame, out));
+        self.outbox.push(Frame::new(scratch));
+    }
+}
+
+/// The frames of one batch, each encoded once a codec when the first session wants it.
+#[derive(Default)]
+pub(super) struct SharedFrames {
+    json: Vec<Option<Frame>>,
+    cbor: Vec<Option<Frame>>,
+}
+
+impl SharedFrames {
+    /// The frame of the item at `index` of its batch.
+    pub(super) fn get(
+        &mut self,
+        codec: Codec,
+        index: usize,
+        channel: &crate::domain::ChannelName,
+        message: &Publication,
+        scratch: &mut Vec<u8>,
+    ) -> Frame {
+        let frames = match codec {
+            Codec::Json => &mut self.json,
+            Codec::Cbor => &mut self.cbor,
+        };
+        if frames.len() <= index {
+            frames.resize(index + 1, None);
+        }
+        let encoded = || {
+            scratch.clear();
+            encode::message(codec, scratch, |out| encode_message(codec, channel, message, 1, out));
+            Frame::new(scratch)
+        };
+        frames[index].get_or_insert_with(encoded).clone()
+    }
+}
+
+/// The epoch and clock are read once a batch, not once a subscriber.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub(super) instant: Instant,
+    pub(super) clock_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_missed_answer_and_the_grace_end_a_connection() {
+        let start = Instant::now();
+        let every = Duration::from_secs(20);
+        let mut beat = Heartbeat::new(every, start);
+        let first = beat.next_time();
+        assert!(first >= start + every.mul_f64(0.9) && first <= start + every.mul_f64(1.1));
+        assert_eq!(beat.on_time(start, start), Beat::Nothing);
+        assert_eq!(beat.on_time(first, start), Beat::Ping);
+        let grace = beat.next_time();
+        assert_eq!(beat.on_time(grace, first), Beat::Nothing, "answered: the next ping is due later");
+        let second = beat.next_time();
+        assert_eq!(beat.on_time(second, first), Beat::Ping);
+        assert_eq!(beat.on_time(beat.next_time(), first), Beat::Lost);
+    }
+}

@@ -1,0 +1,607 @@
+//! The shard's state: seats, hub, and what to do with deliveries, frames and time.
+//!
+//! Everything here is synchronous and on one thread: no lock, no await. What has to wait is handed out
+//! as an [`Errand`], which the shard runs as a local task and whose outcome comes back as a call.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use super::errands::Errand;
+use super::hub::{Hub, HubChannel, Member};
+use super::seat::{Beat, Link, Now, Seat, SharedFrames};
+use crate::backbone::clock::Clock;
+use crate::delivery::{Batch, Channel, Delivery, Request, ShardId};
+use crate::domain::{ChannelName, CloseReason, Offset, Reconnect, SessionId, StreamKey};
+use crate::protocol::{ClientFrame, ErrorCode, ServerFrame, Subscribe};
+use crate::session::subscription::Moment;
+use crate::session::{Effects, Session};
+use crate::telemetry::labels::Transport;
+use crate::telemetry::{Metrics, events};
+use crate::tenants::Tenant;
+use crate::transport::outbox::{Flush, Frame};
+use crate::transport::websocket::encode;
+
+/// Names a session on this shard from outside its state: the seat may be somebody else's by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) seat: usize,
+    pub(super) stamp: u64,
+}
+
+/// What the shard's thread owns.
+pub(super) struct State {
+    shard: ShardId,
+    clock: Clock,
+    metrics: Metrics,
+    pub(super) seats: Slab<Seat>,
+    by_session: HashMap<SessionId, usize>,
+    pub(super) hub: Hub,
+    agenda: BinaryHeap<Reverse<(Instant, usize, u64)>>,
+    touched: Vec<usize>,
+    unstored: Vec<Place>,
+    pub(super) errands: VecDeque<Errand>,
+    pub(super) fx: Effects,
+    fx_spare: Effects,
+    pub(super) scratch: Vec<u8>,
+    stamps: u64,
+}
+
+impl State {
+    pub(super) fn new(shard: ShardId, clock: Clock, metrics: Metrics) -> Self {
+        Self {
+            shard,
+            clock,
+            metrics,
+            seats: Slab::new(),
+            by_session: HashMap::new(),
+            hub: Hub::default(),
+            agenda: BinaryHeap::new(),
+            touched: Vec::new(),
+            unstored: Vec::new(),
+            errands: VecDeque::new(),
+            fx: Effects::new(),
+            fx_spare: Effects::new(),
+            scratch: Vec::new(),
+            stamps: 0,
+        }
+    }
+
+    // ---- sessions come and go ------------------------------------------------------------------
+
+    /// Seats a session with its connection, says `connected`, and begins its subscriptions.
+    pub(super) fn seat(
+        &mut self,
+        session: Box<Session>,
+        link: Link,
+        connected: &ServerFrame,
+        wishes: Vec<Subscribe>,
+    ) -> Place {
+        self.stamps += 1;
+        let stamp = self.stamps;
+        let tenant = session.tenant.clone();
+        self.metrics.tenant(&tenant.id).sessions.inc();
+        let id = session.id;
+        let at = self.seats.insert(Seat::new(session, stamp));
+        self.by_session.insert(id, at);
+        let seat = &mut self.seats[at];
+        seat.link = Some(link);
+        seat.send(connected, &mut self.scratch);
+        let kept: Vec<usize> = seat.session.subs_mut().map(|(sub, _)| sub).collect();
+        let (hub, metrics) = (&self.hub, &self.metrics);
+        let mut channel_of = |name: &ChannelName| channel(hub, metrics, &tenant, name);
+        seat.session.begin(wishes, &mut channel_of, &mut self.fx);
+        for sub in kept {
+            self.join(at, sub);
+        }
+        self.perform(at, None);
+        self.mark_unstored(at);
+        self.on_seat_time(at, Instant::now());
+        Place { seat: at, stamp }
+    }
+
+    /// The seat of a place, if the session still sits there.
+    pub(super) fn at(&self, place: Place) -> Option<usize> {
+        self.seats.get(place.seat).filter(|seat| seat.stamp == place.stamp).map(|_| place.seat)
+    }
+
+    /// The place of a seat.
+    pub(super) fn place(&self, at: usize) -> Place {
+        Place { seat: at, stamp: self.seats[at].stamp }
+    }
+
+    /// Where a session sits.
+    pub(super) fn find(&self, session: SessionId) -> Option<usize> {
+        self.by_session.get(&session).copied()
+    }
+
+    /// The connection is gone; the session waits for its client to come back.
+    pub(super) fn lose(&mut self, at: usize, reason: CloseReason) {
+        if self.unlink(at, reason).is_some() {
+            self.mark_unstored(at);
+            self.errands.push_back(Errand::StoreCursors);
+            self.schedule(at);
+        }
+    }
+
+    /// Closes the connection with a reason. The session ends where the client must not come back
+    /// with it, else it waits.
+    pub(super) fn close(&mut self, at: usize, reason: CloseReason, message: &str) {
+        if let Some(link) = self.unlink(at, reason) {
+            self.see_off(link, reason, message, None);
+        }
+        if reason.reconnect() == Reconnect::Never {
+            self.end(at, reason);
+        } else {
+            self.mark_unstored(at);
+            self.schedule(at);
+        }
+    }
+
+    /// Ends a session for good.
+    pub(super) fn end(&mut self, at: usize, reason: CloseReason) {
+        let session = self.unseat(at, reason);
+        self.errands.push_back(Errand::End(session));
+    }
+
+    /// Gives a session up to whoever asked for it.
+    pub(super) fn detach(&mut self, session: SessionId, reason: CloseReason) -> Option<Box<Session>> {
+        let at = self.find(session)?;
+        if let Some(link) = self.unlink(at, reason) {
+            self.see_off(link, reason, "the session goes on with another connection", None);
+        }
+        Some(self.unseat(at, reason))
+    }
+
+    /// Says goodbye to every client because the node goes away, and ends every session.
+    pub(super) fn drain(&mut self) {
+        let seats: Vec<usize> = self.seats.iter().map(|(at, _)| at).collect();
+        for at in seats {
+            if let Some(link) = self.unlink(at, CloseReason::Drain) {
+                // Spread, so that the clients of a whole node do not come back at one moment.
+                let pause = rand::random_range(0..2_000);
+                self.see_off(link, CloseReason::Drain, "the node is going away", Some(pause));
+            }
+            self.end(at, CloseReason::Drain);
+        }
+    }
+
+    /// Takes the connection away from a session, which then waits for its client.
+    fn unlink(&mut self, at: usize, reason: CloseReason) -> Option<Link> {
+        let link = self.seats[at].link.take()?;
+        for sub in self.subs_of(at) {
+            self.part(at, sub);
+        }
+        let seat = &mut self.seats[at];
+        seat.session.interrupt(link.heard);
+        let patience = Duration::from_millis(seat.session.tenant.limits.resume_window_ms);
+        seat.expires = Some(Instant::now() + patience);
+        let (tenant, lived) = (&seat.session.tenant.id, link.opened.elapsed());
+        let metrics = self.metrics.tenant(tenant);
+        events::connection_closed(&metrics, tenant, Transport::WebSocket, seat.session.id, reason, lived);
+        Some(link)
+    }
+
+    /// Queues the last frames of a connection and lets it go once they are written.
+    fn see_off(&mut self, mut link: Link, reason: CloseReason, message: &str, retry_after_ms: Option<u64>) {
+        let frame = ServerFrame::Disconnect { reason, message: message.into(), retry_after_ms, url: None };
+        link.send(&frame, &mut self.scratch);
+        self.scratch.clear();
+        encode::close(reason.code(), reason.label(), &mut self.scratch);
+        link.outbox.push(Frame::new(&self.scratch));
+        self.errands.push_back(Errand::Farewell(link));
+    }
+
+    fn unseat(&mut self, at: usize, reason: CloseReason) -> Box<Session> {
+        // A connection that was not seen off is gone already.
+        drop(self.unlink(at, reason));
+        for sub in self.subs_of(at) {
+            self.release(at, sub);
+        }
+        let seat = self.seats.remove(at);
+        self.by_session.remove(&seat.session.id);
+        self.metrics.tenant(&seat.session.tenant.id).sessions.dec();
+        seat.session
+    }
+
+    fn subs_of(&mut self, at: usize) -> Vec<usize> {
+        self.seats[at].session.subs_mut().map(|(sub, _)| sub).collect()
+    }
+
+    // ---- channels ------------------------------------------------------------------------------
+
+    /// A subscription takes part in its channel; it goes on at once where that is open.
+    pub(super) fn join(&mut self, at: usize, sub: usize) {
+        let Some(subscription) = self.seats[at].session.sub_mut(sub) else { return };
+        let channel = subscription.channel.clone();
+        channel.metrics.subscriptions.inc();
+        if self.hub.hold(&channel) {
+            let request = Request::Open { channel: channel.clone(), shard: self.shard };
+            self.errands.push_back(Errand::Ask(request));
+        }
+        let member = Member { seat: at as u32, sub: sub as u32 };
+        subscription.member = self.hub.join(&channel.stream, member);
+        if let Some(tail) = self.hub.get(&channel.stream).and_then(|held| held.open) {
+            subscription.on_open(sub, &tail, &mut self.fx);
+            self.pursue(at, sub);
+        }
+    }
+
+    /// Takes a subscription out of the walk over its channel's members.
+    fn part(&mut self, at: usize, sub: usize) {
+        let Some(subscription) = self.seats[at].session.sub_mut(sub) else { return };
+        let place = std::mem::replace(&mut subscription.member, u32::MAX);
+        let stream = subscription.channel.stream.clone();
+        if let Some(moved) = self.hub.part(&stream, place) {
+            let seat = self.seats.get_mut(moved.seat as usize);
+            if let Some(other) = seat.and_then(|seat| seat.session.sub_mut(moved.sub as usize)) {
+                other.member = place;
+            }
+        }
+    }
+
+    /// A subscription keeps its channel open no longer.
+    fn release(&mut self, at: usize, sub: usize) {
+        let Some(subscription) = self.seats[at].session.sub(sub) else { return };
+        subscription.channel.metrics.subscriptions.dec();
+        let stream = subscription.channel.stream.clone();
+        if self.hub.release(&stream) {
+            self.errands.push_back(Errand::Ask(Request::Close { stream, shard: self.shard }));
+        }
+    }
+
+    /// Ends a subscription.
+    pub(super) fn leave(&mut self, at: usize, sub: usize) {
+        self.part(at, sub);
+        self.release(at, sub);
+        self.seats[at].session.remove(sub);
+    }
+
+    /// Lets a subscription read on where it has room.
+    pub(super) fn pursue(&mut self, at: usize, sub: usize) {
+        let seat = &mut self.seats[at];
+        let room = seat.room();
+        let Some(subscription) = seat.session.sub_mut(sub) else { return };
+        let position = self.hub.get(&subscription.channel.stream).and_then(HubChannel::position);
+        if let Some(position) = position {
+            subscription.pursue(sub, position, room, &mut self.fx);
+        }
+    }
+
+    /// Asks the feed for a page that a subscription wants, unless somebody here waits for it already.
+    pub(super) fn read(&mut self, at: usize, sub: usize, after: Offset) {
+        let Some(subscription) = self.seats[at].session.sub(sub) else { return };
+        let stream = subscription.channel.stream.clone();
+        let member = Member { seat: at as u32, sub: sub as u32 };
+        if self.hub.wait_for_page(&stream, after, member) {
+            self.errands.push_back(Errand::Ask(Request::Read { stream, after, shard: self.shard }));
+        }
+    }
+
+    // ---- deliveries ----------------------------------------------------------------------------
+
+    /// Takes what the feed sent.
+    pub(super) fn on_delivery(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Live(batch) => self.on_live(&batch),
+            Delivery::Opened { stream, tail: Ok(tail) } => {
+                let Some(held) = self.hub.get_mut(&stream) else { return };
+                held.open = Some(tail);
+                let members = held.members.clone();
+                self.each_member(&stream, &members, |state, at, sub| {
+                    let subscription = state.seats[at].session.sub_mut(sub).expect("each_member found it");
+                    subscription.on_open(sub, &tail, &mut state.fx);
+                    state.pursue(at, sub);
+                    state.perform(at, None);
+                });
+            }
+            Delivery::Opened { stream, tail: Err(error) } => self.refuse_members(&stream, &error.to_string()),
+            Delivery::Page { stream, after, batch } => {
+                let waiting = self.hub.page_came(&stream, after);
+                match batch {
+                    Ok(batch) => self.on_page(after, &batch, &waiting),
+                    Err(error) => self.refuse_members(&stream, &error.to_string()),
+                }
+            }
+            Delivery::Lagged { stream } => {
+                let Some(held) = self.hub.get(&stream) else { return };
+                let members = held.members.clone();
+                self.each_member(&stream, &members, |state, at, sub| {
+                    let subscription = state.seats[at].session.sub_mut(sub).expect("each_member found it");
+                    subscription.on_lagged();
+                    state.mark_behind(at, sub);
+                });
+            }
+        }
+    }
+
+    /// The walk over the subscribers: nothing here allocates, encodes or locks once a subscriber.
+    fn on_live(&mut self, batch: &Arc<Batch>) {
+        let Some(held) = self.hub.get_mut(&batch.stream) else { return };
+        held.advance(batch.until, batch.epoch);
+        let channel = held.channel.clone();
+        let now = self.now();
+        let delay = now.clock_ms.saturating_sub(batch.until.ms);
+        if !batch.items.is_empty() {
+            channel.metrics.delivery_delay.observe(Duration::from_millis(delay));
+        }
+        let mut shared = Shared { batch, channel: &channel, frames: SharedFrames::default(), sent: 0, bytes: 0 };
+        let mut place = 0;
+        // By place, for effects may end a session and with it change the list.
+        while let Some(member) = self.hub.get(&batch.stream).and_then(|held| held.members.get(place)).copied() {
+            self.offer(member, &mut shared, now);
+            let same = self.hub.get(&batch.stream).and_then(|held| held.members.get(place)) == Some(&member);
+            place += usize::from(same);
+        }
+        shared.count();
+    }
+
+    fn offer(&mut self, member: Member, shared: &mut Shared<'_>, now: Now) {
+        let (at, sub) = (member.seat as usize, member.sub as usize);
+        let Some(seat) = self.seats.get_mut(at) else { return };
+        let moment = Moment { now: now.instant, clock_ms: now.clock_ms, room: seat.room() };
+        let Some(subscription) = seat.session.sub_mut(sub) else { return };
+        subscription.on_live(sub, shared.batch, moment, &mut self.fx);
+        let behind = !subscription.is_live();
+        if behind {
+            self.pursue(at, sub);
+        }
+        self.perform(at, Some(shared));
+    }
+
+    /// A page came for those who wait for it.
+    fn on_page(&mut self, after: Offset, batch: &Arc<Batch>, waiting: &[Member]) {
+        let Some(held) = self.hub.get(&batch.stream) else { return };
+        let channel = held.channel.clone();
+        let now = self.now();
+        let mut shared = Shared { batch, channel: &channel, frames: SharedFrames::default(), sent: 0, bytes: 0 };
+        self.each_member(&batch.stream, waiting, |state, at, sub| {
+            let moment = Moment { now: now.instant, clock_ms: now.clock_ms, room: state.seats[at].room() };
+            let subscription = state.seats[at].session.sub_mut(sub).expect("each_member found it");
+            subscription.on_page(sub, after, batch, moment, &mut state.fx);
+            state.pursue(at, sub);
+            state.perform(at, Some(&mut shared));
+        });
+        shared.count();
+    }
+
+    /// A channel that cannot be read: whoever waits for it is told, and is subscribed no longer.
+    fn refuse_members(&mut self, stream: &StreamKey, why: &str) {
+        let Some(held) = self.hub.get(stream) else { return };
+        let members = held.members.clone();
+        self.each_member(stream, &members, |state, at, sub| {
+            let subscription = state.seats[at].session.sub(sub).expect("each_member found it");
+            let message = format!("{} cannot be read: {why}", subscription.channel.name).into();
+            let (id, code) = (subscription.waiting_request(), ErrorCode::Unavailable);
+            state.send(at, &ServerFrame::Error { id, code, message });
+            state.leave(at, sub);
+        });
+    }
+
+    /// Calls for those members that still are subscribed to the channel. The list is a copy: what is
+    /// called may change the hub's.
+    fn each_member(
+        &mut self,
+        stream: &StreamKey,
+        members: &[Member],
+        mut call: impl FnMut(&mut Self, usize, usize),
+    ) {
+        for member in members {
+            let (at, sub) = (member.seat as usize, member.sub as usize);
+            let subscription = self.seats.get(at).and_then(|seat| seat.session.sub(sub));
+            if subscription.is_some_and(|subscription| subscription.channel.stream == *stream) {
+                call(self, at, sub);
+            }
+        }
+    }
+
+    // ---- the client ----------------------------------------------------------------------------
+
+    /// Takes a frame of the client.
+    pub(super) fn on_frame(&mut self, at: usize, frame: ClientFrame) {
+        let seat = &mut self.seats[at];
+        let tenant = seat.session.tenant.clone();
+        let acked = match &frame {
+            ClientFrame::Ack { channel, .. } => Some(channel.clone()),
+            _ => None,
+        };
+        let (hub, metrics) = (&self.hub, &self.metrics);
+        let mut channel_of = |name: &ChannelName| channel(hub, metrics, &tenant, name);
+        seat.session.on_frame(frame, Instant::now(), &mut channel_of, &mut self.fx);
+        if let Some(sub) = acked.and_then(|channel| seat.session.number_of(&channel)) {
+            self.pursue(at, sub);
+        }
+        self.perform(at, None);
+        self.schedule(at);
+    }
+
+    /// Queues a frame for one session.
+    pub(super) fn send(&mut self, at: usize, frame: &ServerFrame) {
+        self.seats[at].send(frame, &mut self.scratch);
+        self.touch(at);
+    }
+
+    /// Notes that bytes came from the client.
+    pub(super) fn heard(&mut self, at: usize) {
+        if let Some(link) = &mut self.seats[at].link {
+            link.heard = Instant::now();
+        }
+    }
+
+    // ---- time ----------------------------------------------------------------------------------
+
+    /// When something is due.
+    pub(super) fn next_time(&self) -> Option<Instant> {
+        self.agenda.peek().map(|Reverse((due, ..))| *due)
+    }
+
+    /// Does what is due.
+    pub(super) fn on_time(&mut self, now: Instant) {
+        while let Some(Reverse((due, seat, stamp))) = self.agenda.peek().copied().filter(|Reverse(at)| at.0 <= now) {
+            self.agenda.pop();
+            if let Some(at) = self.at(Place { seat, stamp }).filter(|at| self.seats[*at].scheduled == Some(due)) {
+                self.seats[at].scheduled = None;
+                self.on_seat_time(at, now);
+            }
+        }
+    }
+
+    fn on_seat_time(&mut self, at: usize, now: Instant) {
+        let seat = &mut self.seats[at];
+        if seat.link.is_none() {
+            if seat.expires.is_some_and(|expires| expires <= now) {
+                return self.end(at, CloseReason::ClientGone);
+            }
+            return self.schedule(at);
+        }
+        if seat.session.identity.expires_ms.is_some_and(|expires| expires <= self.clock.now_ms()) {
+            return self.close(at, CloseReason::TokenExpired, "the token expired and was not refreshed");
+        }
+        let heard = seat.heard(now);
+        seat.session.on_time(now, heard, &mut self.fx);
+        let beat = seat.link.as_mut().map_or(Beat::Nothing, |link| link.beat.on_time(now, heard));
+        match beat {
+            Beat::Nothing => {}
+            Beat::Lost => return self.close(at, CloseReason::HeartbeatLost, "a heartbeat was not answered"),
+            Beat::Ping => {
+                self.scratch.clear();
+                encode::ping(&[], &mut self.scratch);
+                let ping = Frame::new(&self.scratch);
+                self.seats[at].push(ping);
+                self.touch(at);
+            }
+        }
+        let place = self.place(at);
+        self.perform(at, None);
+        if self.at(place).is_some() {
+            self.schedule(at);
+        }
+    }
+
+    /// Puts the seat on the agenda for its next time, unless it is there early enough.
+    pub(super) fn schedule(&mut self, at: usize) {
+        let seat = &mut self.seats[at];
+        let token_ends = seat.session.identity.expires_ms.filter(|_| seat.link.is_some()).map(|expires| {
+            let left = expires.saturating_sub(self.clock.now_ms());
+            Instant::now() + Duration::from_millis(left)
+        });
+        let Some(due) = seat.next_time(token_ends) else { return };
+        if seat.scheduled.is_none_or(|scheduled| due < scheduled) {
+            seat.scheduled = Some(due);
+            self.agenda.push(Reverse((due, at, seat.stamp)));
+        }
+    }
+
+    /// Sees to it that the seat's time comes no later than this.
+    pub(super) fn schedule_by(&mut self, at: usize, due: Instant) {
+        let seat = &mut self.seats[at];
+        if seat.scheduled.is_none_or(|scheduled| due < scheduled) {
+            seat.scheduled = Some(due);
+            self.agenda.push(Reverse((due, at, seat.stamp)));
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { instant: Instant::now(), clock_ms: self.clock.now_ms() }
+    }
+
+    // ---- sockets and cursors -------------------------------------------------------------------
+
+    /// Puts a seat on the list of those to flush.
+    pub(super) fn touch(&mut self, at: usize) {
+        if !std::mem::replace(&mut self.seats[at].touched, true) {
+            self.touched.push(at);
+        }
+    }
+
+    /// Writes what has gathered for every touched socket, one `writev` each.
+    pub(super) fn flush(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for at in touched.drain(..) {
+            if let Some(seat) = self.seats.get_mut(at).filter(|seat| std::mem::take(&mut seat.touched)) {
+                if seat.link.as_ref().is_some_and(|link| !link.waiting) {
+                    self.flush_seat(at);
+                }
+            }
+        }
+        self.touched = touched;
+    }
+
+    /// Writes what has gathered for one socket; true when all of it went.
+    pub(super) fn flush_seat(&mut self, at: usize) -> bool {
+        let place = self.place(at);
+        let Some(link) = &mut self.seats[at].link else { return true };
+        match link.outbox.flush(&link.socket) {
+            Flush::Empty => {
+                link.waiting = false;
+                return true;
+            }
+            Flush::Blocked if !link.waiting => {
+                link.waiting = true;
+                self.errands.push_back(Errand::AwaitWritable(place, link.socket.clone()));
+            }
+            Flush::Blocked => {}
+            Flush::Broken(_) => self.lose(at, CloseReason::ClientGone),
+        }
+        false
+    }
+
+    /// The outbox has room again: subscriptions that waited for it read on.
+    pub(super) fn relieve(&mut self, at: usize) {
+        for sub in self.subs_of(at) {
+            self.pursue(at, sub);
+        }
+        self.perform(at, None);
+    }
+
+    /// Puts a seat on the list of those whose cursors are stored next.
+    pub(super) fn mark_unstored(&mut self, at: usize) {
+        let seat = &mut self.seats[at];
+        if seat.session.attached.is_some() && !std::mem::replace(&mut seat.unstored, true) {
+            self.unstored.push(Place { seat: at, stamp: seat.stamp });
+        }
+    }
+
+    /// Takes the list of those whose cursors are to be stored.
+    pub(super) fn take_unstored(&mut self) -> Vec<Place> {
+        let places = std::mem::take(&mut self.unstored);
+        for place in &places {
+            if let Some(at) = self.at(*place) {
+                self.seats[at].unstored = false;
+            }
+        }
+        places
+    }
+}
+
+/// What the walk over the subscribers of one batch shares.
+pub(super) struct Shared<'a> {
+    pub(super) batch: &'a Batch,
+    pub(super) channel: &'a Channel,
+    pub(super) frames: SharedFrames,
+    /// Messages and payload bytes queued, counted once a batch.
+    pub(super) sent: u64,
+    pub(super) bytes: u64,
+}
+
+impl Shared<'_> {
+    fn count(&self) {
+        self.channel.metrics.messages_delivered.inc_by(self.sent);
+        self.channel.metrics.message_bytes_delivered.inc_by(self.bytes);
+    }
+}
+
+/// The shared description of a channel: the hub's where it has one.
+fn channel(hub: &Hub, metrics: &Metrics, tenant: &Tenant, name: &ChannelName) -> Option<Arc<Channel>> {
+    let rules = tenant.rules(name.namespace())?;
+    let stream = StreamKey::channel(&tenant.id, name);
+    if let Some(held) = hub.get(&stream) {
+        return Some(held.channel.clone());
+    }
+    let (tenant_id, max_payload) = (tenant.id.clone(), tenant.limits.payload_bytes);
+    let metrics = metrics.tenant(&tenant.id);
+    Some(Arc::new(Channel { tenant: tenant_id, name: name.clone(), stream, rules, max_payload, metrics }))
+}
