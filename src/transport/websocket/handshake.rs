@@ -187,6 +187,14 @@ mod tests {
     }
 
     #[test]
+    fn a_real_clients_request_is_accepted() {
+        use tokio_tungstenite::tungstenite::client::{ClientRequestBuilder, IntoClientRequest};
+        let uri = "ws://localhost/v1/demo/ws".parse().unwrap();
+        let builder = ClientRequestBuilder::new(uri).with_sub_protocol("tidegate.v1.cbor");
+        assert_eq!(accept(&builder.into_client_request().unwrap()).unwrap().codec, Codec::Cbor);
+    }
+
+    #[test]
     fn the_first_known_subprotocol_is_taken() {
         for (offer, codec) in [
             ("tidegate.v1.cbor", Codec::Cbor),
