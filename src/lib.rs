@@ -3,3 +3,5 @@
 pub mod backbone;
 pub mod domain;
 pub mod protocol;
+pub mod router;
+pub mod transport;
