@@ -216,7 +216,7 @@ impl Scanner<'_> {
 }
 
 /// How many bytes stand before the first `"`, `\` or control character, eight at a time.
-fn plain_prefix(text: &[u8]) -> usize {
+pub(super) fn plain_prefix(text: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES << 7;
     // Flags bytes below `limit` in their high bit. A borrow can flag a byte above a flagged one

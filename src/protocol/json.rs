@@ -12,7 +12,7 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess
 use serde_json::value::RawValue;
 
 use super::BadFrame;
-use super::compact::{MAX_DEPTH, NotJson, compact};
+use super::compact::{MAX_DEPTH, NotJson, compact, plain_prefix};
 use super::encode::FrameWriter;
 use super::fields::{Field, Fields, Value};
 use super::frames::ClientFrame;
@@ -195,7 +195,17 @@ impl Writer<'_> {
         self.out.extend_from_slice(b"\":");
     }
 
+    fn quoted(&mut self, text: &str) {
+        self.out.push(b'"');
+        self.out.extend_from_slice(text.as_bytes());
+        self.out.push(b'"');
+    }
+
     fn string(&mut self, text: &str) {
+        // Most texts need no escape, and then eight bytes are looked at as one.
+        if plain_prefix(text.as_bytes()) == text.len() {
+            return self.quoted(text);
+        }
         serde_json::to_writer(&mut *self.out, text).expect("a string is JSON and a Vec takes every write");
     }
 }
@@ -208,9 +218,7 @@ impl FrameWriter for Writer<'_> {
 
     fn plain(&mut self, name: &'static str, text: &str) {
         self.name(name);
-        self.out.push(b'"');
-        self.out.extend_from_slice(text.as_bytes());
-        self.out.push(b'"');
+        self.quoted(text);
     }
 
     fn number(&mut self, name: &'static str, number: u64) {
