@@ -496,6 +496,15 @@ impl Subscription {
         self.window.next_due().into_iter().chain(tell).min()
     }
 
+    /// A time by which [`Self::on_time`] is due after a delivery at `now`, cheaply told.
+    pub fn due_soon(&self, now: Instant) -> Option<Instant> {
+        match self.skipped {
+            Skipped::TellAt(then) => Some(then),
+            _ if self.acking && !self.window.is_empty() => Some(now + self.ack_timeout),
+            _ => None,
+        }
+    }
+
     /// Asks for the log from the floor on, where the messages to send again are.
     fn reread(&mut self, sub: usize, fx: &mut Effects) {
         if self.rereading.is_none() {

@@ -13,10 +13,13 @@ use slab::Slab;
 use super::errands::Errand;
 use super::hub::{Hub, HubChannel, Member};
 use super::seat::{Beat, Link, Now, Seat, SharedFrames};
+use crate::auth;
+use crate::backbone::Tail;
 use crate::backbone::clock::Clock;
 use crate::delivery::{Batch, Channel, Delivery, Request, ShardId};
 use crate::domain::{ChannelName, CloseReason, Offset, Reconnect, SessionId, StreamKey};
-use crate::protocol::{ClientFrame, ErrorCode, ServerFrame, Subscribe};
+use crate::protocol::{ClientFrame, ErrorCode, RequestId, ServerFrame, Subscribe};
+use crate::session::state::done;
 use crate::session::subscription::Moment;
 use crate::session::{Effects, Session};
 use crate::telemetry::labels::Transport;
@@ -36,7 +39,7 @@ pub(super) struct Place {
 pub(super) struct State {
     shard: ShardId,
     clock: Clock,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
     pub(super) seats: Slab<Seat>,
     by_session: HashMap<SessionId, usize>,
     pub(super) hub: Hub,
@@ -186,7 +189,7 @@ impl State {
     }
 
     /// Queues the last frames of a connection and lets it go once they are written.
-    fn see_off(&mut self, mut link: Link, reason: CloseReason, message: &str, retry_after_ms: Option<u64>) {
+    pub(super) fn see_off(&mut self, mut link: Link, reason: CloseReason, message: &str, retry_after_ms: Option<u64>) {
         let frame = ServerFrame::Disconnect { reason, message: message.into(), retry_after_ms, url: None };
         link.send(&frame, &mut self.scratch);
         self.scratch.clear();
@@ -312,7 +315,8 @@ impl State {
                 self.each_member(&stream, &members, |state, at, sub| {
                     let subscription = state.seats[at].session.sub_mut(sub).expect("each_member found it");
                     subscription.on_lagged();
-                    state.mark_behind(at, sub);
+                    state.pursue(at, sub);
+                    state.perform(at, None);
                 });
             }
         }
@@ -345,9 +349,12 @@ impl State {
         let moment = Moment { now: now.instant, clock_ms: now.clock_ms, room: seat.room() };
         let Some(subscription) = seat.session.sub_mut(sub) else { return };
         subscription.on_live(sub, shared.batch, moment, &mut self.fx);
-        let behind = !subscription.is_live();
-        if behind {
+        let due = subscription.due_soon(now.instant);
+        if !subscription.is_live() {
             self.pursue(at, sub);
+        }
+        if let Some(due) = due {
+            self.schedule_by(at, due);
         }
         self.perform(at, Some(shared));
     }
@@ -362,7 +369,11 @@ impl State {
             let moment = Moment { now: now.instant, clock_ms: now.clock_ms, room: state.seats[at].room() };
             let subscription = state.seats[at].session.sub_mut(sub).expect("each_member found it");
             subscription.on_page(sub, after, batch, moment, &mut state.fx);
+            let due = subscription.due_soon(now.instant);
             state.pursue(at, sub);
+            if let Some(due) = due {
+                state.schedule_by(at, due);
+            }
             state.perform(at, Some(&mut shared));
         });
         shared.count();
@@ -489,10 +500,7 @@ impl State {
             Instant::now() + Duration::from_millis(left)
         });
         let Some(due) = seat.next_time(token_ends) else { return };
-        if seat.scheduled.is_none_or(|scheduled| due < scheduled) {
-            seat.scheduled = Some(due);
-            self.agenda.push(Reverse((due, at, seat.stamp)));
-        }
+        self.schedule_by(at, due);
     }
 
     /// Sees to it that the seat's time comes no later than this.
@@ -563,6 +571,42 @@ impl State {
         if seat.session.attached.is_some() && !std::mem::replace(&mut seat.unstored, true) {
             self.unstored.push(Place { seat: at, stamp: seat.stamp });
         }
+    }
+
+    /// A cursor could not be stored: it is tried again with the next batch.
+    pub(super) fn store_again(&mut self, place: Place, sub: usize) {
+        let Some(at) = self.at(place) else { return };
+        if let Some(subscription) = self.seats[at].session.sub_mut(sub) {
+            subscription.set_unstored();
+        }
+        self.mark_unstored(at);
+    }
+
+    /// Where the channel of a subscription ends for this shard.
+    pub(super) fn tail_of(&self, at: usize, sub: usize) -> Option<Tail> {
+        let subscription = self.seats[at].session.sub(sub)?;
+        self.hub.get(&subscription.channel.stream)?.open
+    }
+
+    /// Checks a new token and puts it in the place of the old one.
+    pub(super) fn refresh(&mut self, at: usize, id: RequestId, token: &str) {
+        let session = &mut self.seats[at].session;
+        let answer = match auth::authenticate(&session.tenant, Some(token), self.clock.now_ms()) {
+            Ok(identity) if identity.user == session.identity.user => {
+                *session.identity = identity;
+                done(id)
+            }
+            Ok(_) => {
+                let message = "the new token belongs to another user".into();
+                ServerFrame::Error { id: Some(id), code: ErrorCode::Forbidden, message }
+            }
+            Err(error) => {
+                let message = error.to_string().into();
+                ServerFrame::Error { id: Some(id), code: ErrorCode::Forbidden, message }
+            }
+        };
+        self.send(at, &answer);
+        self.schedule(at);
     }
 
     /// Takes the list of those whose cursors are to be stored.

@@ -1,0 +1,422 @@
+//! From an upgraded socket to a seated session, and the loop that reads its frames.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::Shard;
+use super::perform::resume_label;
+use super::seat::{Heartbeat, Link};
+use super::state::{Place, State};
+use crate::auth::{self, Identity};
+use crate::backbone::BackboneError;
+use crate::directory::Entry;
+use crate::domain::{CloseReason, CursorKey, DeviceId, SessionId};
+use crate::protocol::{ClientFrame, Codec, Connect, ErrorCode, Resumed, ServerFrame};
+use crate::router::{IdentityHash, ResumeClaims};
+use crate::session::{Attached, Session};
+use crate::telemetry::events;
+use crate::telemetry::labels::{Refusal, Transport};
+use crate::tenants::Tenant;
+use crate::transport::outbox::{Frame, Outbox};
+use crate::transport::websocket::{Decoder, Event, encode};
+
+/// A socket whose WebSocket handshake is done.
+pub(super) struct Arrival {
+    pub(super) socket: TcpStream,
+    /// Bytes that came with the handshake.
+    pub(super) early: BytesMut,
+    pub(super) codec: Codec,
+    pub(super) tenant: Arc<Tenant>,
+    /// The token of the `Authorization` header, where it had one.
+    pub(super) bearer: Option<Box<str>>,
+}
+
+/// Why a connection gets no session: what its client is told.
+struct Refused {
+    reason: CloseReason,
+    message: Box<str>,
+}
+
+/// How reading goes on.
+enum Reading {
+    More,
+    Over,
+}
+
+impl Shard {
+    /// Serves one WebSocket to its end.
+    pub(super) async fn serve(self: Rc<Self>, arrival: Arrival) {
+        let Arrival { socket, early, codec, tenant, bearer } = arrival;
+        let socket = Rc::new(socket);
+        let mut decoder = Decoder::default();
+        // Boxed, so that the memory of the handshake is not kept for the life of the connection.
+        let begun = Box::pin(self.clone().begin(&socket, &mut decoder, early, codec, tenant, bearer)).await;
+        if let Some(place) = begun {
+            self.read_on(&socket, place, &mut decoder).await;
+        }
+    }
+
+    async fn begin(
+        self: Rc<Self>,
+        socket: &Rc<TcpStream>,
+        decoder: &mut Decoder,
+        early: BytesMut,
+        codec: Codec,
+        tenant: Arc<Tenant>,
+        bearer: Option<Box<str>>,
+    ) -> Option<Place> {
+        let patience = Duration::from_millis(tenant.limits.connect_timeout_ms);
+        let first = first_frame(socket, decoder, early, codec, tenant.limits.frame_bytes);
+        let first = timeout(patience, first).await.unwrap_or_else(|_| {
+            let message = format!("no `connect` frame came within {} ms", patience.as_millis()).into();
+            Err(Some(Refused { reason: CloseReason::ConnectTimeout, message }))
+        });
+        let (connect, mut rest) = match first {
+            Ok(first) => first,
+            Err(None) => return None,
+            Err(Some(refused)) => {
+                self.refuse(socket, codec, refused);
+                return None;
+            }
+        };
+        let patience = Duration::from_millis(tenant.limits.auth_timeout_ms);
+        let admitted = timeout(patience, self.clone().admit(&tenant, connect, bearer)).await;
+        let admitted = admitted.unwrap_or_else(|_| {
+            let message = "the session could not be begun in time; try again".into();
+            Err(Refused { reason: CloseReason::BackboneAway, message })
+        });
+        match admitted {
+            Ok(admitted) => {
+                let place = self.seat(socket, codec, admitted).await;
+                if let Reading::Over = self.on_bytes(place, decoder, &mut rest) {
+                    self.hung_up(place, socket);
+                    return None;
+                }
+                Some(place)
+            }
+            Err(refused) => {
+                self.refuse(socket, codec, refused);
+                None
+            }
+        }
+    }
+
+    /// Ends a connection that has no session.
+    fn refuse(self: &Rc<Self>, socket: &Rc<TcpStream>, codec: Codec, refused: Refused) {
+        let Refused { reason, message } = refused;
+        let label = match reason {
+            CloseReason::ConnectTimeout => Refusal::Timeout,
+            CloseReason::Unauthorized | CloseReason::TokenExpired => Refusal::Unauthorized,
+            CloseReason::BackboneAway => Refusal::BackboneAway,
+            _ => Refusal::BadRequest,
+        };
+        if let Ok(peer) = socket.peer_addr() {
+            events::handshake_refused(self.env.metrics.node(), label, peer.ip(), &message);
+        }
+        let link = link(socket.clone(), codec, Duration::from_secs(60));
+        self.with(|state| state.see_off(link, reason, &message, None));
+    }
+
+    /// Finds out who it is and what was kept for it, and makes the session.
+    async fn admit(
+        self: Rc<Self>,
+        tenant: &Arc<Tenant>,
+        connect: Connect,
+        bearer: Option<Box<str>>,
+    ) -> Result<Admitted, Refused> {
+        let now_ms = self.env.backbone.clock().now_ms();
+        let token = connect.token.as_deref().or(bearer.as_deref());
+        let identity = auth::authenticate(tenant, token, now_ms)
+            .map_err(|error| Refused { reason: error.close_reason(), message: error.to_string().into() })?;
+        let claims = connect.resume.as_deref().map(|token| self.env.resume.verify(token, &tenant.id, now_ms));
+        let claims = claims.map(|claims| claims.ok().filter(|claims| belongs(claims, &identity, connect.device.as_ref())));
+        let Connect { device, ping_ms, subs, .. } = connect;
+        let admitted = |session, resumed| Admitted { session, resumed, ping_ms, subs };
+
+        if let Some(Some(claims)) = &claims
+            && claims.node == self.env.node
+            && let Some(session) = self.come_home(claims, &identity).await
+        {
+            return Ok(admitted(session, Resumed::Home));
+        }
+        let id = match &claims {
+            // Elsewhere the same session goes on, if its device brings the cursors.
+            Some(Some(claims)) if device.is_some() => claims.session,
+            _ => SessionId::random(),
+        };
+        let attached = match device {
+            Some(device) => Some(self.attach(tenant, &identity, device).await?),
+            None => None,
+        };
+        let resumed = match (&claims, &attached) {
+            (None, _) => Resumed::New,
+            (Some(Some(_)), Some(attached)) if !attached.cursors.is_empty() => Resumed::Moved,
+            (Some(_), _) => Resumed::Lost,
+        };
+        let session = Session::new(id, tenant.clone(), Box::new(identity), attached.map(Box::new));
+        Ok(admitted(Box::new(session), resumed))
+    }
+
+    /// Takes a session of this node back from wherever it sits.
+    async fn come_home(&self, claims: &ResumeClaims, identity: &Identity) -> Option<Box<Session>> {
+        let mut session = self.env.directory.take(claims.session).await?;
+        let same = session.tenant.id == claims.tenant
+            && session.connections == claims.attach
+            && (session.identity.user == identity.user || is_anonymous(identity) && is_anonymous(&session.identity));
+        if !same {
+            // An old token of a session that went on since: it ends here, and its device starts anew.
+            self.store_last(&mut session).await;
+            return None;
+        }
+        if !is_anonymous(identity) {
+            *session.identity = identity.clone();
+        }
+        Some(session)
+    }
+
+    /// Begins a new generation of a device. A session it has on this node ends first, so that nothing
+    /// it knows is lost.
+    async fn attach(&self, tenant: &Tenant, identity: &Identity, device: DeviceId) -> Result<Attached, Refused> {
+        if let Some(mut old) = self.env.directory.take_device(&tenant.id, &identity.user, &device).await {
+            self.store_last(&mut old).await;
+        }
+        let key = CursorKey::new(&tenant.id, &identity.user, &device);
+        let claimed = self.env.backbone.claim_cursors(&key, CURSOR_TTL).await;
+        let (generation, cursors) = claimed.map_err(|error: BackboneError| {
+            let message = format!("the device's cursors cannot be read: {error}").into();
+            Refused { reason: CloseReason::BackboneAway, message }
+        })?;
+        Ok(Attached { device, generation, cursors })
+    }
+
+    /// Enters the session into the directory and seats it.
+    async fn seat(self: &Rc<Self>, socket: &Rc<TcpStream>, codec: Codec, admitted: Admitted) -> Place {
+        let Admitted { mut session, resumed, ping_ms, subs } = admitted;
+        session.connections += 1;
+        let limits = &session.tenant.limits;
+        let ping_ms = ping_ms.unwrap_or(limits.ping_ms).clamp(limits.ping_min_ms, limits.ping_max_ms);
+        let cap = limits.sessions_per_user;
+        let (tenant, user) = (session.tenant.id.clone(), session.identity.user.clone());
+        let device = session.attached.as_ref().map(|attached| attached.device.clone());
+        let resume = self.env.resume.issue(&ResumeClaims {
+            session: session.id,
+            node: self.env.node.clone(),
+            tenant: tenant.clone(),
+            user: IdentityHash::of_user(&user),
+            device: device.as_ref().map(IdentityHash::of_device),
+            attach: session.connections,
+            issued_ms: self.env.backbone.clock().now_ms(),
+        });
+        let connected = ServerFrame::Connected {
+            session: session.id,
+            user: user.clone(),
+            device: device.clone(),
+            resume: resume.into(),
+            resumed,
+            node: self.env.node.clone(),
+            ping_ms,
+        };
+        let metrics = self.env.metrics.tenant(&tenant);
+        events::connection_opened(&metrics, &tenant, Transport::WebSocket, session.id, resume_label(resumed));
+        let entry = Entry { session: session.id, tenant, user, device, shard: self.env.id };
+        let link = link(socket.clone(), codec, Duration::from_millis(ping_ms));
+        let place = self.with(|state| state.seat(session, link, &connected, subs));
+        self.env.directory.register(entry, cap).await;
+        place
+    }
+
+    /// Reads frames until the connection is over.
+    async fn read_on(self: Rc<Self>, socket: &Rc<TcpStream>, place: Place, decoder: &mut Decoder) {
+        while socket.readable().await.is_ok() {
+            let mut buffer = self.buffer.take();
+            let reading = match socket.try_read(&mut buffer) {
+                Ok(0) => Reading::Over,
+                Ok(got) => self.on_bytes(place, decoder, &mut buffer[..got]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Reading::More,
+                Err(_) => Reading::Over,
+            };
+            self.buffer.replace(buffer);
+            if let Reading::Over = reading {
+                break;
+            }
+        }
+        self.hung_up(place, socket);
+    }
+
+    fn hung_up(self: &Rc<Self>, place: Place, socket: &Rc<TcpStream>) {
+        self.with(|state| {
+            if let Some(at) = linked(state, place, socket) {
+                state.lose(at, CloseReason::ClientGone);
+            }
+        });
+    }
+
+    /// Takes what the socket gave. After the connection was closed by this side input is read and
+    /// dropped, until the client hangs up.
+    fn on_bytes(self: &Rc<Self>, place: Place, decoder: &mut Decoder, mut input: &mut [u8]) -> Reading {
+        self.with(|state| {
+            let Some(at) = state.at(place).filter(|at| state.seats[*at].link.is_some()) else {
+                return Reading::More;
+            };
+            state.heard(at);
+            let limit = state.seats[at].session.tenant.limits.frame_bytes;
+            loop {
+                if state.at(place).is_none_or(|at| state.seats[at].link.is_none()) {
+                    return Reading::More;
+                }
+                match decoder.next(&mut input, limit) {
+                    Ok(None) => return Reading::More,
+                    Ok(Some(event)) => {
+                        if let Reading::Over = on_event(state, at, &event) {
+                            return Reading::Over;
+                        }
+                    }
+                    Err(error) => {
+                        state.close(at, error.close_reason(), &error.to_string());
+                        return Reading::More;
+                    }
+                }
+            }
+        })
+    }
+}
+
+fn on_event(state: &mut State, at: usize, event: &Event<'_>) -> Reading {
+    match event {
+        Event::Text(text) => on_payload(state, at, Codec::Json, text.as_bytes()),
+        Event::Binary(bytes) => on_payload(state, at, Codec::Cbor, bytes),
+        Event::Ping(payload) => {
+            state.scratch.clear();
+            encode::pong(payload, &mut state.scratch);
+            let pong = Frame::new(&state.scratch);
+            state.seats[at].push(pong);
+            state.touch(at);
+        }
+        Event::Pong(_) => {}
+        Event::Close(close) => {
+            const GOODBYE: u16 = 1000;
+            // A client that says goodbye needs no session kept; any other end may be an accident.
+            if close.is_some_and(|(code, _)| code == GOODBYE) {
+                state.end(at, CloseReason::ClientGone);
+            }
+            return Reading::Over;
+        }
+    }
+    Reading::More
+}
+
+fn on_payload(state: &mut State, at: usize, codec: Codec, bytes: &[u8]) {
+    let spoken = state.seats[at].link.as_ref().map_or(codec, |link| link.codec);
+    if spoken != codec {
+        return state.close(at, CloseReason::Protocol, wrong_codec(spoken));
+    }
+    match codec.decode(bytes) {
+        Ok(frame) => state.on_frame(at, frame),
+        Err(bad) => {
+            let error = ServerFrame::Error { id: bad.id, code: ErrorCode::BadRequest, message: bad.message };
+            state.send(at, &error);
+        }
+    }
+}
+
+fn wrong_codec(spoken: Codec) -> &'static str {
+    match spoken {
+        Codec::Json => "this connection speaks tidegate.v1.json: send text messages",
+        Codec::Cbor => "this connection speaks tidegate.v1.cbor: send binary messages",
+    }
+}
+
+/// What is needed to seat a session.
+struct Admitted {
+    session: Box<Session>,
+    resumed: Resumed,
+    ping_ms: Option<u64>,
+    subs: Vec<crate::protocol::Subscribe>,
+}
+
+/// How long a device's cursors outlive its last acknowledgement.
+const CURSOR_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+
+fn link(socket: Rc<TcpStream>, codec: Codec, ping: Duration) -> Link {
+    let now = Instant::now();
+    let (outbox, beat) = (Outbox::default(), Heartbeat::new(ping, now));
+    Link { socket, codec, outbox, opened: now, heard: now, beat, waiting: false }
+}
+
+/// The seat whose connection this socket is.
+fn linked(state: &State, place: Place, socket: &Rc<TcpStream>) -> Option<usize> {
+    let at = state.at(place)?;
+    let link = state.seats[at].link.as_ref()?;
+    Rc::ptr_eq(&link.socket, socket).then_some(at)
+}
+
+fn is_anonymous(identity: &Identity) -> bool {
+    identity.token_hash == [0; 32]
+}
+
+/// Whether a resume token is this client's. An anonymous client has a new name each time; for it the
+/// token alone speaks.
+fn belongs(claims: &ResumeClaims, identity: &Identity, device: Option<&DeviceId>) -> bool {
+    (is_anonymous(identity) || claims.user == IdentityHash::of_user(&identity.user))
+        && claims.device == device.map(IdentityHash::of_device)
+}
+
+/// Reads the first frame, which has to be `connect`. `Err(None)`: the client hung up.
+async fn first_frame(
+    socket: &TcpStream,
+    decoder: &mut Decoder,
+    early: BytesMut,
+    codec: Codec,
+    limit: usize,
+) -> Result<(Connect, BytesMut), Option<Refused>> {
+    let mut input = early;
+    loop {
+        let mut rest = &mut input[..];
+        let found = match decoder.next(&mut rest, limit) {
+            Ok(None) => None,
+            Ok(Some(Event::Text(text))) if codec == Codec::Json => Some(codec.decode(text.as_bytes())),
+            Ok(Some(Event::Binary(bytes))) if codec == Codec::Cbor => Some(codec.decode(bytes)),
+            Ok(Some(Event::Text(_) | Event::Binary(_))) => {
+                return Err(Some(Refused { reason: CloseReason::Protocol, message: wrong_codec(codec).into() }));
+            }
+            Ok(Some(Event::Ping(_) | Event::Pong(_))) => None,
+            Ok(Some(Event::Close(_))) => return Err(None),
+            Err(error) => {
+                let (reason, message) = (error.close_reason(), error.to_string().into());
+                return Err(Some(Refused { reason, message }));
+            }
+        };
+        let taken = input.len() - rest.len();
+        match found {
+            Some(Ok(ClientFrame::Connect(connect))) => return Ok((connect, input.split_off(taken))),
+            Some(Ok(_)) => {
+                let message = "the first frame must be `connect`".into();
+                return Err(Some(Refused { reason: CloseReason::Protocol, message }));
+            }
+            Some(Err(bad)) => return Err(Some(Refused { reason: CloseReason::Protocol, message: bad.message })),
+            None if taken < input.len() => input = input.split_off(taken),
+            None => {
+                input = BytesMut::zeroed(4096);
+                let got = read_some(socket, &mut input).await?;
+                input.truncate(got);
+            }
+        }
+    }
+}
+
+async fn read_some(socket: &TcpStream, into: &mut [u8]) -> Result<usize, Option<Refused>> {
+    loop {
+        socket.readable().await.map_err(|_| None)?;
+        match socket.try_read(into) {
+            Ok(0) => return Err(None),
+            Ok(got) => return Ok(got),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return Err(None),
+        }
+    }
+}

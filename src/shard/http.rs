@@ -1,0 +1,170 @@
+//! The public port: hyper serves requests, and gives the socket back where it becomes a WebSocket.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+
+use super::Shard;
+use super::connect::Arrival;
+use super::gate::Permit;
+use crate::api::admin::bearer;
+use crate::api::publish::{self, PublishContext, PublishLimits};
+use crate::domain::ChannelName;
+use crate::telemetry::events;
+use crate::telemetry::labels::Refusal;
+use crate::tenants::Tenant;
+use crate::transport::websocket::{self, handshake};
+
+type Answer = Response<Full<Bytes>>;
+
+/// Bytes of request headers that are taken.
+const HEADER_BYTES: usize = 16 * 1024;
+/// How long the headers of a request may take.
+const HEADER_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Shard {
+    /// Serves one accepted connection to its end. The permit counts it for as long as it lives; a
+    /// connection without one is told to come again.
+    pub(super) async fn serve_http(self: Rc<Self>, stream: TcpStream, permit: Option<Permit>) {
+        let permit = Rc::new(permit);
+        let (shard, held) = (self.clone(), permit.clone());
+        let service = hyper::service::service_fn(move |request| {
+            let (shard, permit) = (shard.clone(), held.clone());
+            async move { Ok::<_, Infallible>(shard.answer_http(request, permit).await) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_PATIENCE)
+            .max_buf_size(HEADER_BYTES)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        if let Err(error) = Box::pin(connection).await {
+            tracing::trace!(%error, "an HTTP connection ended early");
+        }
+    }
+
+    async fn answer_http(self: Rc<Self>, request: Request<Incoming>, permit: Rc<Option<Permit>>) -> Answer {
+        if permit.is_none() {
+            events::handshake_overloaded(self.env.metrics.node());
+            let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, "this node holds as many connections as it may\n");
+            answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("5"));
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            return answer;
+        }
+        let path = request.uri().path().to_owned();
+        let mut parts = path.trim_matches('/').split('/');
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(""), None, ..) => self.page(),
+            (Some("v1"), Some(tenant), Some(what @ ("ws" | "publish")), None) => {
+                let Some(tenant) = self.env.tenants.get(tenant) else {
+                    return text(StatusCode::NOT_FOUND, "there is no such tenant\n");
+                };
+                match what {
+                    "ws" => self.upgrade(request, tenant, permit),
+                    _ => self.publish_http(request, &tenant).await,
+                }
+            }
+            _ => text(StatusCode::NOT_FOUND, "not found; clients connect to /v1/<tenant>/ws\n"),
+        }
+    }
+
+    fn page(&self) -> Answer {
+        let Some(page) = &self.env.page else {
+            return text(StatusCode::NOT_FOUND, "Tidegate. Clients connect to /v1/<tenant>/ws\n");
+        };
+        let mut answer = Response::new(Full::new(page.clone()));
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
+        answer
+    }
+
+    /// Answers a WebSocket handshake and takes the socket over once the answer is written.
+    fn upgrade(
+        self: Rc<Self>,
+        mut request: Request<Incoming>,
+        tenant: std::sync::Arc<Tenant>,
+        permit: Rc<Option<Permit>>,
+    ) -> Answer {
+        let refused = |label, status, why: &'static str| {
+            self.env.metrics.node().handshakes_refused.of(label).inc();
+            text(status, why)
+        };
+        let headers = request.headers();
+        if !tenant.origin_allowed(header(headers, &ORIGIN), header(headers, &HOST)) {
+            let why = "pages of this origin may not connect; add it to the tenant's `origins`\n";
+            return refused(Refusal::Origin, StatusCode::FORBIDDEN, why);
+        }
+        let accepted = match websocket::accept(&request) {
+            Ok(accepted) => accepted,
+            Err(refusal) => {
+                self.env.metrics.node().handshakes_refused.of(Refusal::BadRequest).inc();
+                return refusal.into_response().map(|why| Full::new(Bytes::from_static(why.as_bytes())));
+            }
+        };
+        let bearer = headers.get(AUTHORIZATION).and_then(bearer).map(Into::into);
+        let upgrade = hyper::upgrade::on(&mut request);
+        let handshake::Accepted { codec, response } = accepted;
+        let shard = self.clone();
+        self.spawn(async move {
+            let Ok(upgraded) = upgrade.await else { return };
+            let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
+            let (socket, early) = (parts.io.into_inner(), BytesMut::from(parts.read_buf));
+            shard.serve(Arrival { socket, early, codec, tenant, bearer }).await;
+            drop(permit);
+        });
+        response.map(|()| Full::default())
+    }
+
+    async fn publish_http(&self, request: Request<Incoming>, tenant: &Tenant) -> Answer {
+        if request.method() != Method::POST {
+            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "publish with POST\n");
+            answer.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("POST"));
+            return answer;
+        }
+        let limits = PublishLimits { payload_bytes: tenant.limits.payload_bytes, ..PublishLimits::default() };
+        let (head, body) = request.into_parts();
+        let Ok(body) = Limited::new(body, limits.body_bytes).collect().await else {
+            let why = format!("the body is cut off or larger than {} bytes\n", limits.body_bytes);
+            return text(StatusCode::PAYLOAD_TOO_LARGE, why);
+        };
+        let metrics = self.env.metrics.tenant(&tenant.id);
+        let allow = |channel: &ChannelName| match tenant.rules(channel.namespace()) {
+            Some(_) => Ok(()),
+            None => Err(format!("the tenant has no namespace {:?}", channel.namespace())),
+        };
+        let context = PublishContext {
+            backbone: &*self.env.backbone,
+            tenant: &tenant.id,
+            metrics: &metrics,
+            limits: &limits,
+            key_is_valid: &|key| tenant.verifies_api_key(key),
+            allow: &allow,
+        };
+        publish::handle(&context, &head.headers, &body.to_bytes()).await.map(Full::new)
+    }
+}
+
+/// The page is one file that talks to its own host alone.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+    img-src data:; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(text.into()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer
+}
+
+fn header<'h>(headers: &'h HeaderMap, name: &http::HeaderName) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok()
+}
