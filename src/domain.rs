@@ -14,4 +14,4 @@ pub use keys::{CursorKey, StreamKey};
 pub use names::{ChannelName, DeviceId, InvalidName, Namespace, NodeId, SessionId, TenantId, UserId};
 pub use position::{Epoch, Offset, Position};
 pub use publication::{Headers, Malformed, Publication, RawEntry};
-pub use rules::{Kind, Limits, NamespaceRules, OnSlow, PublishRight, Retention, Start};
+pub use rules::{Kind, Limits, NamespaceRules, OnSlow, PublishRight, Retention, Start, SubscribeRight};

@@ -46,6 +46,15 @@ pub enum PublishRight {
     Anyone,
 }
 
+/// Who may subscribe to a channel. A token's `channels` claim, where it has one, restricts either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubscribeRight {
+    /// Every connected client of the tenant.
+    Anyone,
+    /// Only whose token lists the channel in its `channels` claim.
+    Listed,
+}
+
 /// Retention of a log. Whatever limit is reached first trims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
@@ -78,6 +87,8 @@ pub struct NamespaceRules {
     pub history: bool,
     /// Who may publish from a client connection.
     pub publish: PublishRight,
+    /// Who may subscribe.
+    pub subscribe: SubscribeRight,
 }
 
 /// Limits of a tenant (DESIGN section 8); each is configuration with a default and a hard ceiling.
@@ -148,6 +159,21 @@ impl NamespaceRules {
             retention: Retention { max_len: 1_000, max_age_ms: 24 * 3600 * 1000 },
             history: true,
             publish: PublishRight::Subscribers,
+            subscribe: SubscribeRight::Anyone,
+        }
+    }
+
+    /// A queue namespace: every message is acknowledged by itself, none is left out, and what nobody
+    /// handles goes to the dead letters.
+    pub fn queue(name: &str) -> Self {
+        Self {
+            kind: Kind::Queue,
+            ack_always: true,
+            start: Start::Oldest,
+            dead_letters: true,
+            history: false,
+            publish: PublishRight::Nobody,
+            ..Self::log(name)
         }
     }
 

@@ -1,0 +1,292 @@
+//! What each command takes. The help texts are the first documentation that people see.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::domain::{ChannelName, DeviceId, Offset, TenantId, UserId};
+use crate::protocol::Codec;
+
+use super::lifetime::Lifetime;
+
+/// Push messages to WebSocket clients from Redis Streams.
+///
+/// Without a command this is `tidegate dev`: a node with everything in one process, to try things out.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    dev: NodeArgs,
+}
+
+const EXAMPLES: &str = "\
+Try it, in three terminals:
+  tidegate
+  tidegate client --channel room:1
+  tidegate publish --key demo-key --channel room:1 '{\"hello\": \"world\"}'
+
+Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration.";
+
+impl Cli {
+    /// The command; `dev` without one.
+    pub fn into_command(self) -> Command {
+        match self.command.unwrap_or(Command::Dev(self.dev)) {
+            Command::Dev(args) => Command::Dev(NodeArgs { demo: true, ..args }),
+            other => other,
+        }
+    }
+}
+
+/// A command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a node for development: embedded backbone, demo tenant, live page.
+    ///
+    /// No configuration is needed. The demo tenant's keys are public: do not put this on the internet.
+    #[command(after_help = DEV_EXAMPLES)]
+    Dev(NodeArgs),
+    /// Run a node.
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(NodeArgs),
+    /// Check a configuration file and say everything that is wrong with it.
+    #[command(after_help = CHECK_CONFIG_EXAMPLES)]
+    CheckConfig(CheckConfigArgs),
+    /// Make a token for a client.
+    #[command(after_help = TOKEN_EXAMPLES)]
+    Token(TokenArgs),
+    /// Connect as a client and print the messages.
+    #[command(after_help = CLIENT_EXAMPLES)]
+    Client(ClientArgs),
+    /// Publish one message over HTTP.
+    #[command(after_help = PUBLISH_EXAMPLES)]
+    Publish(PublishArgs),
+}
+
+const DEV_EXAMPLES: &str = "\
+Examples:
+  tidegate dev
+  tidegate dev --listen 127.0.0.1:9000 --log-level debug
+  redis-cli -p 6380 XADD tg:demo:ch:room:1 '*' data hello";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  tidegate serve --config /etc/tidegate.toml
+  TIDEGATE_REDIS_URL=redis://:password@redis:6379 tidegate serve --config /etc/tidegate.toml
+  tidegate serve --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --resp-listen 127.0.0.1:0 --demo
+
+Flags go before the environment, and the environment before the file. Secrets may come from
+TIDEGATE_REDIS_URL, TIDEGATE_ADMIN_TOKEN, TIDEGATE_CLUSTER_SECRET. When the node can take traffic it
+prints one line `ready http=… admin=…` on standard output; logs go to standard error.";
+
+/// How to run a node: what is not given here comes from the environment or the file.
+#[derive(Debug, Clone, Default, Args)]
+pub struct NodeArgs {
+    /// The configuration file (docs/tidegate.toml shows every setting).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where clients and publishers connect [default: 127.0.0.1:8080]; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// Where operators connect [default: 127.0.0.1:8081].
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin_listen: Option<SocketAddr>,
+    /// Keep the logs in this Redis or Valkey. A password is better kept in TIDEGATE_REDIS_URL: other
+    /// users of the machine can see flags.
+    #[arg(long, value_name = "URL", conflicts_with = "resp_listen")]
+    pub redis: Option<String>,
+    /// Keep the logs in this process; where backends connect with a Redis client
+    /// [default: 127.0.0.1:6380].
+    #[arg(long, value_name = "ADDRESS")]
+    pub resp_listen: Option<SocketAddr>,
+    /// The URL under which clients reach this node, where it is not the address it listens on.
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<String>,
+    /// The node's name in the cluster [default: the host's name and something random].
+    #[arg(long, value_name = "ID")]
+    pub node_id: Option<String>,
+    /// Threads that serve connections [default: one for each core].
+    #[arg(long, value_name = "N")]
+    pub shards: Option<u16>,
+    /// Add the tenant `demo`, whose keys everybody knows. `dev` always has it.
+    #[arg(long)]
+    pub demo: bool,
+    /// off, error, warn, info, debug, trace, or a filter such as info,tidegate=debug [default: info].
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// How log lines look [default: text].
+    #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"])]
+    pub log_format: Option<String>,
+}
+
+const CHECK_CONFIG_EXAMPLES: &str = "\
+Example:
+  tidegate check-config /etc/tidegate.toml
+
+Variables that the file names must be set, as they are for the node. The machine (ports, limits, Redis)
+is not looked at.";
+
+/// Which file to check.
+#[derive(Debug, Clone, Args)]
+pub struct CheckConfigArgs {
+    /// The configuration file.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+const TOKEN_EXAMPLES: &str = "\
+Examples:
+  tidegate token --demo --user alice
+  tidegate token --demo --user alice --ttl 15m --claim 'channels=[\"room:1\", \"team:7-*\"]'
+  tidegate token --config tidegate.toml --tenant acme --user alice --claim class=staff
+  tidegate token --config tidegate.toml --tenant acme --user alice --private-key ed25519.pem
+
+The token is the last line of standard output. Whoever has it is that user until it expires.";
+
+/// What stands in the token, and who signs it.
+#[derive(Debug, Clone, Args)]
+pub struct TokenArgs {
+    /// The tenant; `demo` with --demo.
+    #[arg(long, required_unless_present = "demo")]
+    pub tenant: Option<TenantId>,
+    /// The user that the token names.
+    #[arg(long)]
+    pub user: UserId,
+    /// How long it is good: 90s, 15m, 1h, 7d.
+    #[arg(long, default_value = "1h", value_name = "TIME")]
+    pub ttl: Lifetime,
+    /// A further claim; the value is JSON where it can be, else text. May be repeated.
+    #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = parse_claim)]
+    pub claims: Vec<(String, serde_json::Value)>,
+    /// Sign with the demo tenant's key, which everybody knows.
+    #[arg(long, conflicts_with = "config", required_unless_present = "config")]
+    pub demo: bool,
+    /// Sign with the tenant's key from this configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The `kid` of the key to use, where the tenant has several [default: the first that can sign].
+    #[arg(long)]
+    pub kid: Option<String>,
+    /// The Ed25519 private key (PKCS #8, PEM) of an EdDSA key: the file has only its public half.
+    #[arg(long, value_name = "FILE", requires = "config")]
+    pub private_key: Option<PathBuf>,
+}
+
+fn parse_claim(text: &str) -> Result<(String, serde_json::Value), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => {
+            let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+            Ok((name.to_owned(), value))
+        }
+        _ => Err("must be NAME=VALUE".into()),
+    }
+}
+
+const CLIENT_EXAMPLES: &str = "\
+Examples:
+  tidegate client --channel room:1
+  tidegate client --channel room:1 --channel live:scores --json
+  tidegate client --token \"$(tidegate token --demo --user alice)\" --channel user:alice --device phone --ack
+  tidegate client --channel room:1 --since 0-0 --count 10
+
+With --json every message is one line of JSON on standard output.";
+
+/// Where to connect, and to what.
+#[derive(Debug, Clone, Args)]
+pub struct ClientArgs {
+    /// The node.
+    #[arg(long, env = "TIDEGATE_URL", default_value = DEFAULT_URL)]
+    pub url: String,
+    /// The tenant.
+    #[arg(long, default_value = DEFAULT_TENANT)]
+    pub tenant: TenantId,
+    /// The token; without one the tenant must let anonymous clients in.
+    #[arg(long, env = "TIDEGATE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// A channel to subscribe to. May be repeated.
+    #[arg(long = "channel", value_name = "CHANNEL")]
+    pub channels: Vec<ChannelName>,
+    /// Acknowledge each message once it is printed.
+    #[arg(long)]
+    pub ack: bool,
+    /// Subscribe with acknowledgements and never send any, to see redelivery.
+    #[arg(long, conflicts_with = "ack")]
+    pub withhold: bool,
+    /// The device: its cursors outlive the connection.
+    #[arg(long)]
+    pub device: Option<DeviceId>,
+    /// The encoding of frames.
+    #[arg(long, value_enum, default_value_t = CodecArg::Json)]
+    pub codec: CodecArg,
+    /// Stop after so many messages.
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Print JSON, one message a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Start after this offset; 0-0 is the beginning.
+    #[arg(long, value_name = "OFFSET")]
+    pub since: Option<Offset>,
+}
+
+/// An encoding, as the command line names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CodecArg {
+    /// JSON in text frames.
+    Json,
+    /// CBOR in binary frames.
+    Cbor,
+}
+
+impl From<CodecArg> for Codec {
+    fn from(codec: CodecArg) -> Self {
+        match codec {
+            CodecArg::Json => Self::Json,
+            CodecArg::Cbor => Self::Cbor,
+        }
+    }
+}
+
+const PUBLISH_EXAMPLES: &str = "\
+Examples:
+  tidegate publish --key demo-key --channel room:1 hello
+  echo '{\"n\": 1}' | TIDEGATE_KEY=demo-key tidegate publish --channel room:1
+  tidegate publish --key demo-key --channel room:1 --id order-17 --ttl-ms 60000 '{\"order\": 17}'
+
+Data that is a JSON object or array reaches clients as that, anything else as text.";
+
+/// What to publish, and where.
+#[derive(Debug, Clone, Args)]
+pub struct PublishArgs {
+    /// The node.
+    #[arg(long, env = "TIDEGATE_URL", default_value = DEFAULT_URL)]
+    pub url: String,
+    /// The tenant's API key.
+    #[arg(long, env = "TIDEGATE_KEY", hide_env_values = true)]
+    pub key: String,
+    /// The tenant.
+    #[arg(long, default_value = DEFAULT_TENANT)]
+    pub tenant: TenantId,
+    /// The channel.
+    #[arg(long)]
+    pub channel: ChannelName,
+    /// The payload [default: standard input].
+    pub data: Option<String>,
+    /// Idempotency key: a second message with the same one, soon after, is not added.
+    #[arg(long)]
+    pub id: Option<String>,
+    /// Conflation key: where a subscriber is slow, only the newest message of each key is kept.
+    #[arg(long, value_name = "KEY")]
+    pub message_key: Option<String>,
+    /// For how many milliseconds the message is worth delivering.
+    #[arg(long, value_name = "MS")]
+    pub ttl_ms: Option<u64>,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+const DEFAULT_TENANT: &str = crate::config::DEMO_TENANT;

@@ -1,0 +1,50 @@
+//! The built-in demo tenant, for a first look and for development.
+
+use std::time::Duration;
+
+use crate::domain::{NamespaceRules, OnSlow, PublishRight, TenantId};
+
+use super::Config;
+use super::tenant::{JwtConfig, JwtKey, KeyMaterial, TenantConfig};
+use super::values::{ApiKeyHash, Origins, Secret};
+
+/// The demo tenant's name.
+pub const DEMO_TENANT: &str = "demo";
+
+/// The demo tenant's API key. Public: whoever reaches the node can publish.
+pub const DEMO_API_KEY: &str = "demo-key";
+
+/// The HS256 secret of the demo tenant's tokens. Public: anybody can sign as any user.
+pub const DEMO_JWT_SECRET: &str = "tidegate-demo-development-key-not-a-secret";
+
+impl Config {
+    /// Adds the tenant `demo` in place of one of that name: anonymous clients, a well-known API key and
+    /// a well-known signing key. Not for production, which is why whoever calls this warns.
+    pub fn add_demo(&mut self) {
+        let id = TenantId::parse(DEMO_TENANT).expect("the demo tenant's name is valid");
+        let backend_only = |rules| NamespaceRules { publish: PublishRight::Nobody, ..rules };
+        let tenant = TenantConfig {
+            anonymous: true,
+            origins: Origins::SameHost,
+            allow_query_token: false,
+            api_keys: vec![ApiKeyHash::of(DEMO_API_KEY)],
+            jwt: Some(JwtConfig {
+                issuer: None,
+                audience: None,
+                leeway: Duration::from_secs(30),
+                require_expiry: true,
+                user_claim: "sub".into(),
+                keys: vec![JwtKey { kid: None, material: KeyMaterial::Hs256(Secret::new(DEMO_JWT_SECRET)) }],
+            }),
+            limits: self.limits.clone(),
+            namespaces: vec![
+                NamespaceRules::log("room"),
+                NamespaceRules::personal(),
+                backend_only(NamespaceRules::live("live")),
+                NamespaceRules::queue("queue"),
+                backend_only(NamespaceRules { on_slow: OnSlow::Conflate, ..NamespaceRules::log("state") }),
+            ],
+        };
+        self.tenants.insert(id, tenant);
+    }
+}
