@@ -3,3 +3,4 @@
 pub mod backbone;
 pub mod domain;
 pub mod protocol;
+pub mod telemetry;
