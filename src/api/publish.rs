@@ -7,6 +7,8 @@
 //! Invariants: messages to one channel are added in the order of the request, one after another; no
 //! more than [`PublishLimits::concurrency`] commands are in flight for one request.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -167,20 +169,24 @@ pub async fn publish(
     results.into_iter().map(|(channel, outcome)| conclude(context, channel, outcome)).collect()
 }
 
-/// Messages to one channel: each with its place among the results.
-type Lane = Vec<(usize, Publication)>;
+/// A target as the request named it, and its result once there is one.
+type Target = (String, Option<Result<Offset, TargetError>>);
+
+/// Messages to one channel: each with its place among the targets. A message for many channels is
+/// shared, and copied only while it is added.
+type Lane = Vec<(usize, Arc<Publication>)>;
 
 /// Sorts targets by channel; what is refused has its result already.
 fn plan(
     context: &PublishContext<'_>,
     request: PublishRequest,
     traceparent: Option<Traceparent>,
-) -> (Vec<(String, Option<Result<Offset, TargetError>>)>, IndexMap<ChannelName, Lane>) {
+) -> (Vec<Target>, IndexMap<ChannelName, Lane>) {
     let traceparent: Option<Box<str>> = traceparent.map(|own| own.to_string().into());
     let mut results = Vec::new();
     let mut lanes: IndexMap<ChannelName, Lane> = IndexMap::new();
     for message in request.messages {
-        let publication = Publication { traceparent: traceparent.clone(), ..message.publication };
+        let publication = Arc::new(Publication { traceparent: traceparent.clone(), ..message.publication });
         for name in message.channels {
             let checked = ChannelName::parse(&name)
                 .map_err(|error| TargetError::Invalid(error.to_string()))
@@ -215,8 +221,8 @@ async fn append_in_order(
             outcomes.push((place, Err(TargetError::NotTried(error.clone()))));
             continue;
         }
-        let id = publication.id.clone();
-        let added = context.backbone.append(&stream, publication.into_fields(), id.as_deref()).await;
+        let fields = Publication::clone(&publication).into_fields();
+        let added = context.backbone.append(&stream, fields, publication.id.as_deref()).await;
         stopped = added.as_ref().err().filter(|error| error.is_retryable()).cloned();
         outcomes.push((place, added.map_err(TargetError::from)));
     }

@@ -12,7 +12,7 @@ use super::{exposition, families};
 use crate::domain::{CloseReason, TenantId};
 
 /// Tenants that have values of their own, at most; the ones that come later share one set under the
-/// tenant label `_other`. A tenant's values take about 2 KB.
+/// tenant label `_other`. A tenant's values take under 2 KB.
 const TENANTS: usize = 10_000;
 
 /// Upper bounds of [`NodeMetrics::feed_pipeline_duration`] in seconds.

@@ -286,8 +286,9 @@ mod tests {
         let (dispatch, guard) = build(&options(&endpoint, 0.0), &Metrics::default()).unwrap();
         tracing::dispatcher::with_default(&dispatch, || {
             let tenant = TenantId::parse("acme").unwrap();
-            let publish = publish_span(&tenant, 1, None);
-            assert!(!publish.traceparent.is_some_and(|own| own.is_sampled()));
+            assert_eq!(publish_span(&tenant, 1, None).traceparent, None);
+            let caller = CALLER.replace("-01", "-00").parse().ok();
+            assert_eq!(publish_span(&tenant, 1, caller).traceparent, caller);
         });
         drop(guard);
         assert!(received.try_iter().all(|(path, ..)| path == "/v1/metrics"));

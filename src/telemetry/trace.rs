@@ -132,7 +132,9 @@ pub fn publish_span(tenant: &TenantId, messages: usize, caller: Option<Tracepare
         continue_from(&span, caller);
     }
     let own = Traceparent::from_context(span.context().span().span_context());
-    PublishSpan { span, traceparent: own.or(caller) }
+    // A trace that nobody records is not worth its bytes in every message.
+    let recorded = own.filter(Traceparent::is_sampled);
+    PublishSpan { span, traceparent: recorded.or(caller) }
 }
 
 /// Begins the span of one batch's fan-out, never of one subscriber's share.

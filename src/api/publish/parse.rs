@@ -94,6 +94,16 @@ impl PublishError {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         }
     }
+
+    /// Says which message of a batch it is about.
+    fn at(self, place: usize) -> Self {
+        match self {
+            Self::Invalid(why) => Self::Invalid(format!("messages[{place}]: {why}")),
+            Self::TooLarge { what, got, limit } => {
+                Self::TooLarge { what: format!("messages[{place}]: {what}"), got, limit }
+            }
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -105,7 +115,7 @@ struct Probe {
 #[serde(deny_unknown_fields)]
 struct RawBatch<'a> {
     #[serde(borrow)]
-    messages: Vec<RawMessage<'a>>,
+    messages: Vec<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -136,15 +146,15 @@ impl PublishRequest {
     /// `{"messages": [{…}, …]}`.
     pub fn parse(body: &[u8], limits: &PublishLimits) -> Result<Self, PublishError> {
         within("the body", body.len(), limits.body_bytes)?;
-        let wrong =
-            |error: serde_json::Error| PublishError::Invalid(format!("the body is not valid: {error}"));
+        let body = std::str::from_utf8(body)
+            .or_else(|_| invalid("the body is not valid: it is not UTF-8"))?
+            .trim_ascii();
         // One look first, because what is missing can be named only once the shape is known.
-        let probe: Probe = serde_json::from_slice(body).map_err(wrong)?;
-        let raw = if probe.messages.is_some() {
-            serde_json::from_slice::<RawBatch>(body).map_err(wrong)?.messages
-        } else {
-            vec![serde_json::from_slice::<RawMessage>(body).map_err(wrong)?]
-        };
+        let probe: Probe = object("the body", body)?;
+        if probe.messages.is_none() {
+            return Ok(Self { messages: vec![message(body, limits)?] });
+        }
+        let raw = object::<RawBatch>("the body", body)?.messages;
         if raw.is_empty() || raw.len() > limits.messages {
             return invalid(format!(
                 "`messages` has {}, a request takes 1 to {}",
@@ -155,7 +165,7 @@ impl PublishRequest {
         let mut targets = 0;
         let mut messages = Vec::with_capacity(raw.len());
         for (place, raw) in raw.into_iter().enumerate() {
-            let message = message(raw, limits).map_err(|error| at(error, place, probe.messages.is_some()))?;
+            let message = message(raw.get(), limits).map_err(|error| error.at(place))?;
             targets += message.channels.len();
             if targets > limits.targets {
                 return invalid(format!("the request has more than {} targets; split it", limits.targets));
@@ -166,7 +176,16 @@ impl PublishRequest {
     }
 }
 
-fn message(raw: RawMessage<'_>, limits: &PublishLimits) -> Result<Message, PublishError> {
+/// Reads a JSON object. Serde would take an array of the fields' values for a struct as well.
+fn object<'a, T: Deserialize<'a>>(what: &str, json: &'a str) -> Result<T, PublishError> {
+    if !json.starts_with('{') {
+        return invalid(format!("{what} is not valid: it must be a JSON object"));
+    }
+    serde_json::from_str(json).map_err(|error| PublishError::Invalid(format!("{what} is not valid: {error}")))
+}
+
+fn message(json: &str, limits: &PublishLimits) -> Result<Message, PublishError> {
+    let raw: RawMessage = object("the message", json)?;
     let channels = match (raw.channel, raw.channels) {
         (Some(channel), None) => vec![channel],
         (None, Some(channels)) if (1..=limits.channels).contains(&channels.len()) => channels,
@@ -281,17 +300,6 @@ fn invalid<T>(why: impl Into<String>) -> Result<T, PublishError> {
     Err(PublishError::Invalid(why.into()))
 }
 
-/// Says which message of a batch an error is about.
-fn at(error: PublishError, place: usize, batch: bool) -> PublishError {
-    match error {
-        error if !batch => error,
-        PublishError::Invalid(why) => PublishError::Invalid(format!("messages[{place}]: {why}")),
-        PublishError::TooLarge { what, got, limit } => {
-            PublishError::TooLarge { what: format!("messages[{place}]: {what}"), got, limit }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -340,7 +348,13 @@ mod tests {
     fn what_is_wrong_is_said_in_plain_words() {
         for (body, words) in [
             ("", "the body is not valid"),
-            ("[]", "the body is not valid"),
+            ("[]", "must be a JSON object"),
+            (r#"["a:1", null, 1, null, null, null, null, null, {}]"#, "must be a JSON object"),
+            (
+                r#"{"messages": [["a:1", null, 1, null, null, null, null, null, {}]]}"#,
+                "messages[0]: the message",
+            ),
+            (r#"{"messages": {}}"#, "expected a sequence"),
             (r#"{"channel": "room:1"}"#, "missing field `data`"),
             (r#"{"data": 1}"#, "`channel` or `channels` is missing"),
             (r#"{"channel": "a:1", "channels": ["b:1"], "data": 1}"#, "not both"),
