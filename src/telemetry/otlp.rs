@@ -4,6 +4,7 @@
 //! so nothing here runs on a shard or on the runtime.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Meter, MeterProvider as _};
@@ -32,11 +33,12 @@ pub(super) fn tracer_provider(
 ) -> Result<SdkTracerProvider, TelemetryError> {
     let exporter = SpanExporter::builder()
         .with_http()
+        .with_http_client(client(options)?)
         .with_endpoint(address(options, "v1/traces"))
         .with_timeout(options.timeout)
         .with_headers(headers(options))
         .build()
-        .map_err(|error| TelemetryError::Otlp(error.to_string()))?;
+        .map_err(failed)?;
     let share = Sampler::TraceIdRatioBased(options.sample_ratio);
     Ok(SdkTracerProvider::builder()
         .with_sampler(Sampler::ParentBased(Box::new(share)))
@@ -53,11 +55,12 @@ pub(super) fn meter_provider(
 ) -> Result<SdkMeterProvider, TelemetryError> {
     let exporter = MetricExporter::builder()
         .with_http()
+        .with_http_client(client(options)?)
         .with_endpoint(address(options, "v1/metrics"))
         .with_timeout(options.timeout)
         .with_headers(headers(options))
         .build()
-        .map_err(|error| TelemetryError::Otlp(error.to_string()))?;
+        .map_err(failed)?;
     let reader = PeriodicReader::builder(exporter).with_interval(options.metrics_interval).build();
     let provider = SdkMeterProvider::builder().with_resource(resource).with_reader(reader).build();
     let meter = provider.meter("tidegate");
@@ -65,6 +68,38 @@ pub(super) fn meter_provider(
         observe(&meter, family, metrics.clone());
     }
     Ok(provider)
+}
+
+/// The HTTP client. The SDK's own choice would load the system's certificates even for a plain
+/// address, and fail in an image that has none.
+fn client(options: &OtlpOptions) -> Result<reqwest::blocking::Client, TelemetryError> {
+    let builder = reqwest::blocking::Client::builder().timeout(options.timeout);
+    let builder = if options.endpoint.starts_with("https://") {
+        builder
+    } else {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(failed)?
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        builder.tls_backend_preconfigured(tls)
+    };
+    // A blocking client must not be made on a thread of the async runtime.
+    let made = std::thread::spawn(move || builder.build()).join();
+    made.map_err(|_| TelemetryError::Otlp("the thread that makes the HTTP client panicked".to_owned()))?
+        .map_err(failed)
+}
+
+/// With all causes: the outermost says as little as "builder error".
+fn failed(error: impl std::error::Error) -> TelemetryError {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    TelemetryError::Otlp(text)
 }
 
 fn address(options: &OtlpOptions, path: &str) -> String {

@@ -1,6 +1,7 @@
 //! Starts logs and export, and ends them.
 
 use std::io::IsTerminal as _;
+use std::thread;
 use std::time::Duration;
 
 use opentelemetry::trace::TracerProvider as _;
@@ -72,7 +73,7 @@ pub enum TelemetryError {
     /// The share of sampled traces is not between 0 and 1.
     #[error("the OTLP sample ratio must be between 0 and 1")]
     SampleRatio,
-    /// The exporter does not start.
+    /// The exporter does not start. For `https` the system's CA certificates must be installed.
     #[error("the OTLP exporter does not start: {0}")]
     Otlp(String),
     /// Logs are set up already in this process.
@@ -80,8 +81,8 @@ pub enum TelemetryError {
     AlreadyStarted,
 }
 
-/// Keeps the export going; dropping it sends what is left and ends it, which may block for up to
-/// [`FLUSH`] a signal. Drop it last, outside the async runtime.
+/// Keeps the export going; dropping it sends what is left and ends it, which blocks for up to
+/// [`FLUSH`] when the collector does not answer. Drop it last, outside the async runtime.
 #[must_use = "dropping the guard ends the export"]
 #[derive(Debug)]
 pub struct Guard {
@@ -89,13 +90,22 @@ pub struct Guard {
     meters: Option<SdkMeterProvider>,
 }
 
-/// How long the last export of traces, and that of metrics, may take at shutdown.
-pub const FLUSH: Duration = Duration::from_secs(3);
+/// How long the last export may take at shutdown. For metrics the SDK waits so long whatever it is
+/// told.
+pub const FLUSH: Duration = Duration::from_secs(5);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let traces = self.tracers.take().map(|tracers| tracers.shutdown_with_timeout(FLUSH));
-        let metrics = self.meters.take().map(|meters| meters.shutdown_with_timeout(FLUSH));
+        let (tracers, meters) = (self.tracers.take(), self.meters.take());
+        if tracers.is_none() && meters.is_none() {
+            return;
+        }
+        // Side by side, so that a collector that does not answer is waited for once.
+        let (traces, metrics) = thread::scope(|scope| {
+            let metrics = scope.spawn(move || meters.map(|meters| meters.shutdown_with_timeout(FLUSH)));
+            let traces = tracers.map(|tracers| tracers.shutdown_with_timeout(FLUSH));
+            (traces, metrics.join().ok().flatten())
+        });
         for error in [traces, metrics].into_iter().flatten().filter_map(Result::err) {
             tracing::warn!(%error, "the last telemetry was not delivered");
         }
@@ -166,7 +176,6 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, TcpStream};
     use std::sync::mpsc;
-    use std::thread;
 
     use super::super::trace::{Traceparent, deliver_span, publish_span};
     use super::*;
@@ -196,8 +205,9 @@ mod tests {
             let body = bytes[end..end + length].to_vec();
             bytes.drain(..end + length);
             let path = head.split(' ').nth(1)?.to_owned();
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").ok()?;
+            // Told before it is answered: whoever waits for the answer finds it here.
             to.send((path, head, body)).ok()?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").ok()?;
         }
     }
 
