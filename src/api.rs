@@ -1,0 +1,8 @@
+//! HTTP: the admin listener, and publishing.
+
+pub mod admin;
+#[cfg(test)]
+mod fake;
+pub mod health;
+pub mod metrics;
+pub mod publish;

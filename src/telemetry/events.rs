@@ -1,0 +1,230 @@
+//! Named events: one function is one kind of thing that happens, with its log line and its metric.
+//!
+//! Sessions, channels and addresses may stand in a log line, never in a label. What happens once a
+//! message or once a batch is not here: such code bumps [`TenantMetrics`] itself.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::labels::{
+    BackboneFault, CursorWriteOutcome, DeadLetterOutcome, Gap, Label, PublishOutcome, Refusal, Resume, Skip,
+    Transport, Via,
+};
+use super::metrics::{NodeMetrics, TenantMetrics};
+use crate::domain::{ChannelName, CloseReason, NodeId, Offset, SessionId, TenantId};
+
+/// The node takes traffic.
+pub fn node_ready(node: &NodeId) {
+    tracing::info!(%node, version = env!("CARGO_PKG_VERSION"), "ready");
+}
+
+/// The node begins to drain.
+pub fn drain_started(node: &NodeId, sessions: usize, deadline: Duration) {
+    tracing::info!(%node, sessions, deadline_ms = millis(deadline), "draining");
+}
+
+/// The drain is over; `forced` sessions were cut because the deadline came first.
+pub fn drain_ended(node: &NodeId, forced: usize, took: Duration) {
+    if forced == 0 {
+        tracing::info!(%node, took_ms = millis(took), "drained");
+    } else {
+        tracing::warn!(%node, forced, took_ms = millis(took), "drained, some sessions were cut");
+    }
+}
+
+/// A handshake was refused before there was a session.
+pub fn handshake_refused(metrics: &NodeMetrics, reason: Refusal, address: IpAddr, why: &dyn Display) {
+    metrics.handshakes_refused.of(reason).inc();
+    tracing::debug!(reason = reason.word(), %address, %why, "handshake refused");
+}
+
+/// A connection is open: its handshake is done.
+pub fn connection_opened(
+    metrics: &TenantMetrics,
+    tenant: &TenantId,
+    transport: Transport,
+    session: SessionId,
+    resumed: Resume,
+) {
+    metrics.connections.of(transport).inc();
+    metrics.connections_opened.inc();
+    metrics.resumes.of(resumed).inc();
+    let (transport, resumed) = (transport.word(), resumed.word());
+    tracing::debug!(%tenant, transport, %session, resumed, "connection opened");
+}
+
+/// A connection that was [opened](connection_opened) has ended.
+pub fn connection_closed(
+    metrics: &TenantMetrics,
+    tenant: &TenantId,
+    transport: Transport,
+    session: SessionId,
+    reason: CloseReason,
+    lived: Duration,
+) {
+    metrics.connections.of(transport).dec();
+    metrics.connections_closed.of(reason).inc();
+    let (transport, reason, code) = (transport.word(), reason.label(), reason.code());
+    tracing::debug!(%tenant, transport, %session, reason, code, lived_ms = millis(lived), "connection closed");
+}
+
+/// A subscriber was told of a gap.
+pub fn gap(metrics: &TenantMetrics, tenant: &TenantId, channel: &ChannelName, after: Offset, reason: Gap) {
+    metrics.gaps.of(reason).inc();
+    tracing::debug!(%tenant, %channel, %after, reason = reason.word(), "gap");
+}
+
+/// A message was given up for one device.
+pub fn dead_letter(
+    metrics: &TenantMetrics,
+    tenant: &TenantId,
+    channel: &ChannelName,
+    offset: Offset,
+    outcome: DeadLetterOutcome,
+) {
+    metrics.dead_letters.of(outcome).inc();
+    let word = outcome.word();
+    match outcome {
+        DeadLetterOutcome::Stored | DeadLetterOutcome::Stale => {
+            tracing::debug!(%tenant, %channel, %offset, outcome = word, "dead letter");
+        }
+        DeadLetterOutcome::Dropped | DeadLetterOutcome::Failed => {
+            tracing::warn!(%tenant, %channel, %offset, outcome = word, "dead letter not kept");
+        }
+    }
+}
+
+/// An entry of a log is no message, so subscribers never see it.
+pub fn entry_skipped(
+    metrics: &TenantMetrics,
+    tenant: &TenantId,
+    channel: &ChannelName,
+    offset: Offset,
+    reason: Skip,
+    why: &dyn Display,
+) {
+    metrics.entries_skipped.of(reason).inc();
+    tracing::debug!(%tenant, %channel, %offset, reason = reason.word(), %why, "entry skipped");
+}
+
+/// A publication to one channel came to its end.
+pub fn published(
+    metrics: &TenantMetrics,
+    tenant: &TenantId,
+    channel: &dyn Display,
+    via: Via,
+    outcome: PublishOutcome,
+) {
+    metrics.publishes.of(via).of(outcome).inc();
+    let (via, word) = (via.word(), outcome.word());
+    if outcome == PublishOutcome::Accepted {
+        tracing::trace!(%tenant, %channel, via, "published");
+    } else {
+        tracing::debug!(%tenant, %channel, via, outcome = word, "publication not accepted");
+    }
+}
+
+/// A batch of cursor writes came to its end.
+pub fn cursors_written(metrics: &NodeMetrics, outcome: CursorWriteOutcome, count: u64) {
+    metrics.cursor_writes.of(outcome).inc_by(count);
+    if outcome == CursorWriteOutcome::Failed {
+        tracing::warn!(count, "cursors not stored; they are tried again");
+    }
+}
+
+/// A shard's inbox was full: the channel stays dirty for it.
+pub fn shard_inbox_full(metrics: &NodeMetrics, shard: usize) {
+    metrics.shard_inbox_full.inc();
+    tracing::debug!(shard, "a shard's inbox is full");
+}
+
+/// The backbone answers for the first time, or again.
+pub fn backbone_connected(metrics: &NodeMetrics, backbone: &dyn Display, again: bool) {
+    metrics.backbone_connected.set(1);
+    if again {
+        metrics.backbone_reconnects.inc();
+    }
+    tracing::info!(%backbone, again, "backbone connected");
+}
+
+/// The connection to the backbone is lost. Sockets stay open meanwhile.
+pub fn backbone_lost(metrics: &NodeMetrics, backbone: &dyn Display, why: &dyn Display) {
+    metrics.backbone_connected.set(0);
+    metrics.backbone_errors.of(BackboneFault::Away).inc();
+    tracing::warn!(%backbone, %why, "backbone lost");
+}
+
+/// The backbone did not do what was asked.
+pub fn backbone_error(metrics: &NodeMetrics, fault: BackboneFault, doing: &'static str, why: &dyn Display) {
+    metrics.backbone_errors.of(fault).inc();
+    let kind = fault.word();
+    match fault {
+        // A lost connection makes every call fail; `backbone_lost` has said so once.
+        BackboneFault::Away => tracing::debug!(kind, doing, %why, "backbone error"),
+        _ => tracing::warn!(kind, doing, %why, "backbone error"),
+    }
+}
+
+/// Something of the backbone's settings endangers a promise.
+pub fn backbone_setting(setting: &'static str, advice: &dyn Display) {
+    tracing::warn!(setting, %advice, "a setting of the backbone endangers a promise");
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Metrics;
+
+    #[test]
+    fn opening_and_closing_leaves_the_gauge_where_it_was() {
+        let metrics = TenantMetrics::default();
+        let (tenant, session) = (TenantId::parse("acme").unwrap(), SessionId::random());
+        connection_opened(&metrics, &tenant, Transport::Sse, session, Resume::Home);
+        assert_eq!(metrics.connections.of(Transport::Sse).get(), 1);
+        let lived = Duration::from_secs(1);
+        connection_closed(&metrics, &tenant, Transport::Sse, session, CloseReason::Drain, lived);
+        assert_eq!(metrics.connections.of(Transport::Sse).get(), 0);
+        assert_eq!(metrics.connections_opened.get(), 1);
+        assert_eq!(metrics.resumes.of(Resume::Home).get(), 1);
+        assert_eq!(metrics.connections_closed.of(CloseReason::Drain).get(), 1);
+    }
+
+    #[test]
+    fn a_message_s_end_is_counted_by_its_reason() {
+        let metrics = TenantMetrics::default();
+        let (tenant, channel) = (TenantId::parse("acme").unwrap(), ChannelName::parse("room:1").unwrap());
+        gap(&metrics, &tenant, &channel, Offset::ZERO, Gap::Trimmed);
+        dead_letter(&metrics, &tenant, &channel, Offset::ZERO, DeadLetterOutcome::Dropped);
+        entry_skipped(&metrics, &tenant, &channel, Offset::ZERO, Skip::Expired, &"late");
+        published(&metrics, &tenant, &channel, Via::Client, PublishOutcome::Refused);
+        assert_eq!(metrics.gaps.of(Gap::Trimmed).get(), 1);
+        assert_eq!(metrics.dead_letters.of(DeadLetterOutcome::Dropped).get(), 1);
+        assert_eq!(metrics.entries_skipped.of(Skip::Expired).get(), 1);
+        assert_eq!(metrics.publishes.of(Via::Client).of(PublishOutcome::Refused).get(), 1);
+    }
+
+    #[test]
+    fn the_backbone_goes_and_comes_back() {
+        let metrics = Metrics::default();
+        let node = metrics.node();
+        backbone_connected(node, &"redis", false);
+        assert_eq!((node.backbone_connected.get(), node.backbone_reconnects.get()), (1, 0));
+        backbone_lost(node, &"redis", &"reset");
+        assert_eq!(node.backbone_connected.get(), 0);
+        backbone_connected(node, &"redis", true);
+        assert_eq!((node.backbone_connected.get(), node.backbone_reconnects.get()), (1, 1));
+        backbone_error(node, BackboneFault::ReadOnly, "append", &"READONLY");
+        assert_eq!(node.backbone_errors.of(BackboneFault::ReadOnly).get(), 1);
+        cursors_written(node, CursorWriteOutcome::Stale, 4);
+        assert_eq!(node.cursor_writes.of(CursorWriteOutcome::Stale).get(), 4);
+        shard_inbox_full(node, 0);
+        let address = IpAddr::from([127, 0, 0, 1]);
+        handshake_refused(node, Refusal::Origin, address, &"another page");
+        assert_eq!((node.shard_inbox_full.get(), node.handshakes_refused.of(Refusal::Origin).get()), (1, 1));
+    }
+}

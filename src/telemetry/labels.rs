@@ -1,0 +1,211 @@
+//! The bounded words that stand in labels.
+
+use crate::domain::CloseReason;
+
+/// A closed set of words for one label of a metric.
+pub trait Label: Copy + Send + Sync + 'static {
+    /// Every word, in the order of [`Label::index`].
+    const ALL: &'static [Self];
+    /// Its place in [`Label::ALL`].
+    fn index(self) -> usize;
+    /// The word in the label.
+    fn word(self) -> &'static str;
+}
+
+impl Label for CloseReason {
+    const ALL: &'static [Self] = CloseReason::ALL;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn word(self) -> &'static str {
+        self.label()
+    }
+}
+
+macro_rules! labels {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+        }
+
+        impl $name {
+            /// The value that goes by this word.
+            pub fn named(word: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|value| value.word() == word)
+            }
+        }
+
+        impl Label for $name {
+            const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            fn index(self) -> usize {
+                self as usize
+            }
+
+            fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+    )*};
+}
+
+labels! {
+    /// What carries a connection.
+    Transport {
+        /// A WebSocket.
+        WebSocket = "websocket",
+        /// A WebTransport session.
+        WebTransport = "webtransport",
+        /// Server-sent events.
+        Sse = "sse",
+    }
+
+    /// Why a handshake was refused before there was a session.
+    Refusal {
+        /// The request or the first frame is not as the protocol says.
+        BadRequest = "bad_request",
+        /// No such tenant, or it is suspended.
+        UnknownTenant = "unknown_tenant",
+        /// The token was missing, wrong or refused.
+        Unauthorized = "unauthorized",
+        /// The page's origin is not on the tenant's list.
+        Origin = "origin",
+        /// The address is on a deny list.
+        Address = "address",
+        /// The address, or everybody together, connects too fast.
+        RateLimited = "rate_limited",
+        /// The node holds as many connections as it may.
+        Overloaded = "overloaded",
+        /// The handshake took too long.
+        Timeout = "timeout",
+        /// TLS failed.
+        Tls = "tls",
+        /// The node is going away.
+        Draining = "draining",
+        /// The backbone is needed and away.
+        BackboneAway = "backbone_away",
+    }
+
+    /// What a client got back when it connected. The words are those of protocol v1.
+    Resume {
+        /// A new session.
+        New = "new",
+        /// Everything was kept.
+        Home = "home",
+        /// Identity and cursors were kept.
+        Moved = "moved",
+        /// The cursors are unknown or expired.
+        Lost = "lost",
+    }
+
+    /// Why a gap was told. The words are those of protocol v1.
+    Gap {
+        /// The log no longer holds the messages, or cannot prove that it does.
+        Trimmed = "trimmed",
+        /// The backbone's data began a new life.
+        Epoch = "epoch",
+        /// They were delivered as often as allowed.
+        Attempts = "attempts",
+        /// The subscriber was too slow for the namespace's rule.
+        Slow = "slow",
+    }
+
+    /// What became of a dead letter.
+    DeadLetterOutcome {
+        /// It is in the dead-letter stream.
+        Stored = "stored",
+        /// The tenant's rate was exceeded.
+        Dropped = "dropped",
+        /// A newer generation owns the device, so this one does not decide.
+        Stale = "stale",
+        /// The backbone did not take it.
+        Failed = "failed",
+    }
+
+    /// Why an entry of a log is no message.
+    Skip {
+        /// A field is missing or does not parse.
+        Malformed = "malformed",
+        /// Its time to live is over.
+        Expired = "expired",
+        /// Its payload is larger than allowed.
+        TooLarge = "too_large",
+    }
+
+    /// How a publication came to the node.
+    Via {
+        /// A client's `publish`.
+        Client = "client",
+        /// HTTP publish.
+        Http = "http",
+        /// A client's `send`.
+        Send = "send",
+    }
+
+    /// What became of a publication, counted once a target channel.
+    PublishOutcome {
+        /// It is in the log.
+        Accepted = "accepted",
+        /// It is not as it has to be.
+        Invalid = "invalid",
+        /// Rules do not allow it.
+        Refused = "refused",
+        /// The backbone is away or takes no writes.
+        Unavailable = "unavailable",
+        /// The backbone answered with another error.
+        Failed = "failed",
+    }
+
+    /// What became of a cursor write.
+    CursorWriteOutcome {
+        /// It stands, or a later one does.
+        Stored = "stored",
+        /// A newer generation owns the device.
+        Stale = "stale",
+        /// The backbone did not take it.
+        Failed = "failed",
+    }
+
+    /// Kinds of backbone errors.
+    BackboneFault {
+        /// No connection, or it was lost while waiting.
+        Away = "away",
+        /// A key holds something else than expected.
+        WrongType = "wrong_type",
+        /// It takes no writes now.
+        ReadOnly = "read_only",
+        /// It refused the command otherwise.
+        Refused = "refused",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{GapReason, Resumed};
+
+    #[test]
+    fn the_words_are_those_of_the_protocol() {
+        for reason in [GapReason::Trimmed, GapReason::Epoch, GapReason::Attempts, GapReason::Slow] {
+            assert!(Gap::named(reason.label()).is_some(), "{reason:?}");
+        }
+        for resumed in [Resumed::New, Resumed::Home, Resumed::Moved, Resumed::Lost] {
+            assert!(Resume::named(resumed.label()).is_some(), "{resumed:?}");
+        }
+        assert_eq!(Gap::named("nonsense"), None);
+    }
+
+    #[test]
+    fn an_index_finds_its_word() {
+        for (place, reason) in <CloseReason as Label>::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), place);
+        }
+        for (place, fault) in BackboneFault::ALL.iter().enumerate() {
+            assert_eq!(fault.index(), place);
+        }
+    }
+}
