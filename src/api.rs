@@ -1,0 +1,3 @@
+//! What a node serves beside its clients.
+
+pub mod resp;
