@@ -65,6 +65,12 @@ pub(super) fn unknown_subcommand(command: &str, given: &[u8]) -> Refusal {
     format!("ERR unknown subcommand '{}'. Try {command} HELP.", start_of(given, 128)).into()
 }
 
+/// A subcommand has options that it does not know.
+pub(super) fn wrong_options(command: &str, given: &[u8]) -> Refusal {
+    let given = start_of(given, 128);
+    format!("ERR unknown subcommand or wrong number of arguments for '{given}'. Try {command} HELP.").into()
+}
+
 /// The group of a command that names one is not there.
 pub(super) fn no_group(key: &[u8], group: &[u8]) -> Refusal {
     let (key, group) = (String::from_utf8_lossy(key), String::from_utf8_lossy(group));

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::args::{Args, Refusal, SYNTAX, id, ids, is, no_group, unknown_subcommand, wrong_arity};
+use super::args::{Args, Refusal, id, ids, is, no_group, unknown_subcommand, wrong_arity, wrong_options};
 use super::commands::{Answer, Call, fits};
 use crate::backbone::embedded::group::Group;
 use crate::backbone::embedded::store::{Refused, Stream};
@@ -32,7 +32,7 @@ pub(super) fn xgroup(call: &mut Call<'_>) -> Answer {
 /// `XGROUP CREATE key group id|$ [MKSTREAM] [ENTRIESREAD n]`
 fn create(call: &mut Call<'_>) -> Answer {
     let (key, name) = (&call.args[2], Bytes::copy_from_slice(&call.args[3]));
-    let options = PositionOptions::parse(&call.args[5..], true)?;
+    let options = PositionOptions::parse(call.args, true)?;
     if call.store.stream(key).is_none() {
         if !options.make {
             return Err(no_key());
@@ -56,7 +56,7 @@ fn create(call: &mut Call<'_>) -> Answer {
 
 /// `XGROUP SETID key group id|$ [ENTRIESREAD n]`
 fn set_id(call: &mut Call<'_>) -> Answer {
-    let options = PositionOptions::parse(&call.args[5..], false)?;
+    let options = PositionOptions::parse(call.args, false)?;
     let answer = change(call, |stream, args| {
         let start = start_of(stream, &args[4]);
         let group = stream.groups.get_mut(&args[3]).ok_or_else(|| no_group(&args[2], &args[3]))?;
@@ -132,13 +132,13 @@ struct PositionOptions {
 }
 
 impl PositionOptions {
-    fn parse(args: &[Bytes], may_make: bool) -> Result<Self, Refusal> {
+    fn parse(all: &[Bytes], may_make: bool) -> Result<Self, Refusal> {
         let mut options = Self { make: false, read: None };
-        let mut args = Args(args);
+        let mut args = Args(&all[5..]);
         while let Some(arg) = args.next() {
             if may_make && is(arg, "MKSTREAM") {
                 options.make = true;
-            } else if is(arg, "ENTRIESREAD") {
+            } else if is(arg, "ENTRIESREAD") && !args.0.is_empty() {
                 options.read = match args.integer()? {
                     -1 => None,
                     read => Some(
@@ -147,7 +147,7 @@ impl PositionOptions {
                     ),
                 };
             } else {
-                return Err(SYNTAX);
+                return Err(wrong_options("XGROUP", &all[1]));
             }
         }
         Ok(options)

@@ -80,11 +80,11 @@ fn plan(call: &mut Call<'_>, grouped: bool) -> Result<ReadPlan, Refusal> {
         return Err(SYNTAX);
     }
     if pairs.len() % 2 != 0 {
-        let name = if grouped { "xreadgroup" } else { "xread" };
-        return Err(format!(
-            "ERR Unbalanced '{name}' list of streams: for each stream key an ID or '$' must be specified."
-        )
-        .into());
+        // Redis 7.0 says XREAD for both.
+        return Err(
+            "ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified."
+                .into(),
+        );
     }
     if grouped && names.is_none() {
         return Err("ERR Missing GROUP option for XREADGROUP".into());

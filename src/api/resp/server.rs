@@ -25,10 +25,9 @@ pub(super) fn echo(_: &mut Session, args: &[Bytes]) -> Answer {
 }
 
 pub(super) fn select(_: &mut Session, args: &[Bytes]) -> Answer {
-    match integer(&args[1]) {
-        Ok(0) => Ok(Value::simple("OK")),
-        Ok(_) => Err("ERR DB index is out of range".into()),
-        Err(_) => Err("ERR invalid DB index".into()),
+    match integer(&args[1])? {
+        0 => Ok(Value::simple("OK")),
+        _ => Err("ERR DB index is out of range".into()),
     }
 }
 

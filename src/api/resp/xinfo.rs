@@ -1,6 +1,6 @@
 //! `XINFO`: what is known of a stream, its groups and their consumers.
 
-use super::args::{Refusal, SYNTAX, is, no_group, unknown_subcommand, wrong_arity};
+use super::args::{Refusal, is, no_group, unknown_subcommand, wrong_arity, wrong_options};
 use super::commands::{Answer, Call, fits};
 use super::streams::{entry_value, id_value};
 use crate::backbone::embedded::group::{Consumer, Group};
@@ -28,7 +28,7 @@ pub(super) fn xinfo(call: &mut Call<'_>) -> Answer {
 /// The radix tree that Redis tells of does not exist here; clients expect the fields.
 fn stream(call: &Call<'_>, stream: &Stream) -> Answer {
     if call.args.len() > 3 {
-        return Err(SYNTAX);
+        return Err(wrong_options("XINFO", &call.args[1]));
     }
     let log = &stream.log;
     let entry = |offset: Option<Offset>| offset.and_then(|at| log.get(at)).map_or(Value::Null, entry_value);
