@@ -500,6 +500,20 @@ async fn drive(program: &str, script: &str, install: &'static str) {
 }
 
 #[tokio::test]
+async fn redis_cli_works() {
+    let listener = Listener::start().await;
+    let port = listener.address.port().to_string();
+    for (command, said) in [("PING", "PONG"), ("XADD s 1-1 data hi", "1-1"), ("XLEN s", "1")] {
+        let mut cli = Command::new("redis-cli");
+        cli.args(["-p", &port]).args(command.split(' '));
+        let output = tokio::task::spawn_blocking(move || cli.output()).await.unwrap();
+        let output = output.expect("redis-cli does not start; install it: apt-get install redis-tools");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), said);
+    }
+    listener.stop().await;
+}
+
+#[tokio::test]
 async fn redis_py_works() {
     let python = std::env::var("TIDEGATE_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     drive(&python, "resp_redis_py.py", "needs python3 and redis-py: pip install redis").await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::reading::ReadPlan;
 use super::session::{Session, Step};
@@ -18,12 +18,15 @@ const READ: usize = 16 << 10;
 const FLUSH: usize = 64 << 10;
 /// How long a client may take to bring its password, and any client to close after we did.
 const GREETING: Duration = Duration::from_secs(10);
+/// A client that takes none of its replies for so long is given up.
+const STALLED: Duration = Duration::from_secs(60);
 
 /// Serves a connection until its client leaves or breaks the rules. Dropping the future closes it; a
 /// command is carried out whole or not at all.
 pub(super) async fn run(socket: TcpStream, session: Session) -> io::Result<()> {
     let decoder = RequestDecoder::new(session.limits());
-    Connection { socket, session, decoder, input: BytesMut::new(), output: BytesMut::new() }.serve().await
+    let (input, output) = (BytesMut::new(), BytesMut::new());
+    Connection { socket, session, decoder, input, output, greet_by: None }.serve().await
 }
 
 struct Connection {
@@ -32,6 +35,8 @@ struct Connection {
     decoder: RequestDecoder,
     input: BytesMut,
     output: BytesMut,
+    /// When a password must have come, while it has not.
+    greet_by: Option<Instant>,
 }
 
 impl Connection {
@@ -65,9 +70,13 @@ impl Connection {
     async fn read(&mut self) -> io::Result<bool> {
         self.input.reserve(READ);
         let read = self.socket.read_buf(&mut self.input);
-        let count = match self.session.is_authenticated() {
-            true => read.await?,
-            false => timeout(GREETING, read).await??,
+        let count = if self.session.is_authenticated() {
+            self.greet_by = None;
+            read.await?
+        } else {
+            // One deadline for all attempts: bytes that trickle in do not move it.
+            let deadline = *self.greet_by.get_or_insert_with(|| Instant::now() + GREETING);
+            timeout_at(deadline, read).await??
         };
         Ok(count > 0)
     }
@@ -118,7 +127,7 @@ impl Connection {
     }
 
     async fn flush(&mut self) -> io::Result<()> {
-        self.socket.write_all_buf(&mut self.output).await?;
+        timeout(STALLED, self.socket.write_all_buf(&mut self.output)).await??;
         if self.output.capacity() > 2 * FLUSH {
             // One long entry must not cost its size for as long as the connection lives.
             self.output = BytesMut::new();

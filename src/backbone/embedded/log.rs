@@ -252,6 +252,8 @@ fn compact(fields: &[(Bytes, Bytes)]) -> Fields {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn at(ms: u64, seq: u64) -> Offset {
@@ -339,5 +341,35 @@ mod tests {
         let log = numbered(5);
         assert_eq!(log.range(at(4, 0)..=at(2, 0)).count(), 0);
         assert_eq!(log.range(at(2, 0)..=at(4, 0)).next_back().map(|entry| entry.offset), Some(at(4, 0)));
+    }
+
+    proptest! {
+        /// Whatever was added, withdrawn and trimmed: a page that calls itself whole misses nothing
+        /// that was lost, and pages call themselves whole as long as nothing was lost.
+        #[test]
+        fn a_whole_page_misses_nothing(steps in prop::collection::vec((0_u8..4, 1_u64..40), 1..60)) {
+            let (mut log, mut trimmed) = (Log::default(), Vec::new());
+            for (step, number) in steps {
+                match step {
+                    0 | 1 => { log.add(NewId::Exact(at(log.added() + 1, 0)), &[], 0).unwrap(); }
+                    2 => { log.remove(at(number, 0)); }
+                    _ => {
+                        let before: Vec<_> = log.range(Offset::ZERO..=Offset::MAX).collect();
+                        let count = log.trim(Keep::Newest(number / 8), usize::MAX);
+                        trimmed.extend(before[..count].iter().map(|entry| entry.offset));
+                    }
+                }
+                // Entry `n` has the offset `n-0`, so the position after it has seen `n` additions.
+                for after in 0..=log.added() {
+                    for added in [None, Some(after)] {
+                        let found = log.read(at(after, 0), added, 3);
+                        let until = found.entries.first().map_or(Offset::MAX, |entry| entry.offset);
+                        let lost = trimmed.iter().any(|offset| (at(after, 0)..until).contains(offset) && *offset != at(after, 0));
+                        prop_assert!(!(found.whole && lost), "after {after}: {found:?}");
+                        prop_assert!(found.whole || !trimmed.is_empty() || log.max_deleted() > Offset::ZERO);
+                    }
+                }
+            }
+        }
     }
 }
