@@ -41,10 +41,10 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct Options {
     /// What `AUTH` and `HELLO … AUTH` must bring, as the user `default`. Without one only loopback is
-    /// served.
+    /// served, and an empty one is none.
     pub password: Option<String>,
-    /// Connections at a time; further ones are told so and closed. Each costs 20 KB and up to some
-    /// 5 MiB while it sends its largest request.
+    /// Connections at a time; further ones are told so and closed. Each costs 20 KB, up to some
+    /// 5 MiB while it sends its largest request and 20 MiB in its largest transaction.
     pub max_connections: usize,
 }
 
@@ -77,10 +77,12 @@ pub async fn serve(
     cancel: CancellationToken,
 ) -> Result<(), ServeError> {
     let address = listener.local_addr()?;
-    if options.password.is_none() && !address.ip().to_canonical().is_loopback() {
+    // An empty password is none.
+    let password = options.password.as_deref().filter(|password| !password.is_empty());
+    if password.is_none() && !address.ip().to_canonical().is_loopback() {
         return Err(ServeError::Exposed(address));
     }
-    let shared = Arc::new(Shared::new(embedded, options.password.as_deref(), address.port()));
+    let shared = Arc::new(Shared::new(embedded, password, address.port()));
     let connections = TaskTracker::new();
     while let Some(accepted) = cancel.run_until_cancelled(listener.accept()).await {
         let socket = match accepted {

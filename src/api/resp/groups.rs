@@ -121,8 +121,8 @@ fn start_of(stream: &Stream, arg: &[u8]) -> Result<crate::domain::Offset, Refusa
 }
 
 fn no_key() -> Refusal {
-    "ERR The XGROUP subcommand requires the key to exist. Note that for CREATE you may want to use the MKSTREAM \
-     option to create an empty stream automatically."
+    "ERR The XGROUP subcommand requires the key to exist. Note that for CREATE you may want to use the \
+     MKSTREAM option to create an empty stream automatically."
         .into()
 }
 

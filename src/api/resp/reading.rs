@@ -11,6 +11,14 @@ use crate::backbone::embedded::store::Store;
 use crate::backbone::resp::{Protocol, Value};
 use crate::domain::Offset;
 
+const DOLLAR_IN_GROUP: &str = "ERR The $ ID is meaningless in the context of XREADGROUP: you want to read \
+    the history of this consumer by specifying a proper ID, or use the > ID to get new messages. The $ ID would \
+    just return an empty result set.";
+const NEW_WITHOUT_GROUP: &str = "ERR The > ID can be specified only when calling XREADGROUP using the GROUP \
+    <group> <consumer> option.";
+const UNBALANCED: &str =
+    "ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified.";
+
 /// A read that can be tried again until there is something.
 #[derive(Debug)]
 pub(super) struct ReadPlan {
@@ -81,10 +89,7 @@ fn plan(call: &mut Call<'_>, grouped: bool) -> Result<ReadPlan, Refusal> {
     }
     if pairs.len() % 2 != 0 {
         // Redis 7.0 says XREAD for both.
-        return Err(
-            "ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified."
-                .into(),
-        );
+        return Err(UNBALANCED.into());
     }
     if grouped && names.is_none() {
         return Err("ERR Missing GROUP option for XREADGROUP".into());
@@ -106,13 +111,10 @@ fn timeout(arg: &[u8]) -> Result<Duration, Refusal> {
 
 fn start(store: &Store, key: &[u8], arg: &[u8], grouped: bool) -> Result<Start, Refusal> {
     match arg {
-        b"$" if grouped => Err("ERR The $ ID is meaningless in the context of XREADGROUP: you want to read the \
-            history of this consumer by specifying a proper ID, or use the > ID to get new messages. The $ ID would \
-            just return an empty result set.".into()),
+        b"$" if grouped => Err(DOLLAR_IN_GROUP.into()),
         b"$" => Ok(Start::After(store.stream(key).map_or(Offset::ZERO, |stream| stream.log.last()))),
         b">" if grouped => Ok(Start::Undelivered),
-        b">" => Err("ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> \
-            <consumer> option.".into()),
+        b">" => Err(NEW_WITHOUT_GROUP.into()),
         _ => id(arg, 0).map(Start::After),
     }
 }

@@ -12,6 +12,10 @@ use crate::backbone::resp::{Protocol, Value};
 /// The Redis whose stream commands these are: clients choose by it what they send.
 const LIKE_REDIS: &str = "7.0.0";
 
+const HELLO_WITHOUT_AUTH: &str = "NOAUTH HELLO must be called with the client already authenticated, \
+    otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP \
+    protocol version at the same time";
+
 pub(super) fn ping(_: &mut Session, args: &[Bytes]) -> Answer {
     match args {
         [_] => Ok(Value::simple("PONG")),
@@ -65,10 +69,7 @@ pub(super) fn hello(session: &mut Session, args: &[Bytes]) -> Answer {
         }
     }
     if !session.is_authenticated() {
-        return Err("NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> \
-            AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version \
-            at the same time"
-            .into());
+        return Err(HELLO_WITHOUT_AUTH.into());
     }
     if let Some(name) = name {
         session.set_name(name)?;
@@ -144,7 +145,8 @@ pub(super) fn info(session: &mut Session, args: &[Bytes]) -> Answer {
         (
             "Server",
             format!(
-                "redis_version:{LIKE_REDIS}\r\nredis_mode:standalone\r\ntidegate_version:{}\r\ntcp_port:{}\r\n",
+                "redis_version:{LIKE_REDIS}\r\nredis_mode:standalone\r\n\
+                 tidegate_version:{}\r\ntcp_port:{}\r\n",
                 env!("CARGO_PKG_VERSION"),
                 session.port(),
             ),

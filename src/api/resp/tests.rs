@@ -74,7 +74,8 @@ fn error_code(value: &Value) -> &str {
 
 #[tokio::test]
 async fn other_machines_need_a_password() {
-    for (password, exposed) in [(None, true), (Some("secret".to_owned()), false)] {
+    for (password, exposed) in [(None, true), (Some(String::new()), true), (Some("secret".to_owned()), false)]
+    {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
         let options = Options { password, ..Options::default() };
         let cancel = CancellationToken::new();

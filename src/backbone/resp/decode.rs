@@ -419,7 +419,9 @@ mod tests {
         }
 
         #[test]
-        fn bytes_that_look_like_resp_never_panic(input in "([*$%~>|=,:+_#(-]|-?[0-9]{1,3}|\r\n|[a-z]){0,60}") {
+        fn bytes_that_look_like_resp_never_panic(
+            input in "([*$%~>|=,:+_#(-]|-?[0-9]{1,3}|\r\n|[a-z]){0,60}",
+        ) {
             let _ = requests(&[input.as_bytes()]);
             let _ = replies(Limits::REPLY, &[input.as_bytes()]);
         }
