@@ -6,3 +6,6 @@ mod fake;
 pub mod health;
 pub mod metrics;
 pub mod publish;
+//! What a node serves beside its clients.
+
+pub mod resp;

@@ -1,1 +1,236 @@
-//! To come.
+//! The backbone in this process: the default where no Redis is configured, for one node.
+//!
+//! Nothing is written to disk: a restart is a new [`Epoch`], as the loss of a master is. Streams live
+//! in [`store`] under one lock that is held for the length of one command and never across an await;
+//! feed, HTTP and the RESP listener (`api::resp`) take it, shards do not. What the node remembers for
+//! itself (cursors, nodes, secrets) is apart from the streams: the listener has no way to it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::clock::Clock;
+use super::wake::DirtySet;
+use super::{Backbone, BackboneError, CursorWrite, DEDUPE_WINDOW, Page, Range, Read, Stored, Tail, Trim};
+use crate::domain::{ChannelName, Cursor, CursorKey, Epoch, Generation, NodeId, Offset, RawEntry, StreamKey};
+use cursors::Cursors;
+use log::{Keep, NewId};
+use store::{Addition, Refused, Store};
+
+mod cursors;
+pub mod group;
+pub mod log;
+pub mod store;
+
+/// Memory that streams may take by default, counted roughly: 1 GiB. Beyond it additions are refused.
+pub const DEFAULT_MAX_BYTES: usize = 1 << 30;
+
+/// A record of a node is removed when it is so many leases old.
+const FORGOTTEN_AFTER_LEASES: u64 = 10;
+
+/// Streams, cursors and what else a node needs, in memory.
+pub struct Embedded {
+    store: Mutex<Store>,
+    cursors: Mutex<Cursors>,
+    nodes: Mutex<HashMap<NodeId, NodeRecord>>,
+    values: Mutex<BTreeMap<String, String>>,
+    clock: Clock,
+}
+
+struct NodeRecord {
+    written_ms: u64,
+    record: String,
+}
+
+impl Embedded {
+    /// An empty backbone that marks additions to watched streams in `dirty`.
+    pub fn new(dirty: Arc<DirtySet>) -> Arc<Self> {
+        Self::with_max_bytes(dirty, DEFAULT_MAX_BYTES)
+    }
+
+    /// The same with another limit of memory for the streams, in bytes, counted roughly.
+    pub fn with_max_bytes(dirty: Arc<DirtySet>, max_bytes: usize) -> Arc<Self> {
+        Arc::new(Self {
+            store: Mutex::new(Store::new(dirty, max_bytes)),
+            cursors: Mutex::new(Cursors::new()),
+            nodes: Mutex::default(),
+            values: Mutex::default(),
+            clock: Clock::default(),
+        })
+    }
+
+    /// Does something with the streams, alone: what a command, or a transaction of several, is.
+    pub fn with_store<R>(&self, action: impl FnOnce(&mut Store) -> R) -> R {
+        action(&mut self.lock())
+    }
+
+    /// Waits for additions to streams from now on. Look at the streams after this and before waiting.
+    pub fn waiter(self: &Arc<Self>, keys: Vec<Bytes>) -> Waiter {
+        let added = Arc::new(Notify::new());
+        self.lock().enlist(&keys, &added);
+        Waiter { embedded: self.clone(), keys, added }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// Wakes when something was added to one of its streams, or one was deleted.
+pub struct Waiter {
+    embedded: Arc<Embedded>,
+    keys: Vec<Bytes>,
+    added: Arc<Notify>,
+}
+
+impl Waiter {
+    /// Waits for a change since the last wait ended. Cancel-safe: a change is remembered.
+    pub async fn changed(&self) {
+        self.added.notified().await;
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.embedded.lock().dismiss(&self.keys, &self.added);
+    }
+}
+
+#[async_trait]
+impl Backbone for Embedded {
+    async fn watch(&self, streams: &[StreamKey]) -> Result<(), BackboneError> {
+        let mut store = self.lock();
+        streams.iter().for_each(|key| store.watch(key));
+        Ok(())
+    }
+
+    async fn unwatch(&self, streams: &[StreamKey]) {
+        let mut store = self.lock();
+        streams.iter().for_each(|key| store.unwatch(key));
+    }
+
+    async fn tails(&self, streams: &[StreamKey]) -> Vec<Result<Tail, BackboneError>> {
+        let store = self.lock();
+        streams.iter().map(|key| Ok(store.tail(key))).collect()
+    }
+
+    async fn read(&self, reads: &[Read]) -> Vec<Result<Page, BackboneError>> {
+        // One lock a read: a long batch must not hold up the listener.
+        reads.iter().map(|read| Ok(self.lock().read(read))).collect()
+    }
+
+    async fn history(&self, stream: &StreamKey, range: Range) -> Result<Vec<RawEntry>, BackboneError> {
+        let store = self.lock();
+        let Some(stream) = store.stream(stream.as_str().as_bytes()) else { return Ok(Vec::new()) };
+        let log = &stream.log;
+        match (range.after, range.before) {
+            (Some(Offset::MAX), _) | (_, Some(Offset::ZERO)) => Ok(Vec::new()),
+            (Some(after), _) => Ok(log.range(after.next()..=Offset::MAX).take(range.limit).collect()),
+            (None, before) => {
+                let last = before.map_or(Offset::MAX, Offset::prev);
+                let mut found: Vec<_> = log.range(Offset::ZERO..=last).rev().take(range.limit).collect();
+                found.reverse();
+                Ok(found)
+            }
+        }
+    }
+
+    async fn append(
+        &self,
+        stream: &StreamKey,
+        fields: Vec<(Bytes, Bytes)>,
+        dedupe: Option<&str>,
+    ) -> Result<Offset, BackboneError> {
+        let key = stream.as_str().as_bytes();
+        let mut store = self.lock();
+        if let Some(found) = dedupe.and_then(|id| find_id(&store, key, id)) {
+            return Ok(found);
+        }
+        let addition = Addition { id: NewId::Auto, fields: &fields, make: true, trim: None };
+        match store.add(key, &addition, self.clock.now_ms()) {
+            Ok(Some(offset)) => Ok(offset),
+            Ok(None) => Err(BackboneError::Refused("the stream was not made".into())),
+            Err(full @ Refused::Full) => Err(BackboneError::ReadOnly(full.to_string())),
+            Err(id @ Refused::Id(_)) => Err(BackboneError::Refused(id.to_string())),
+        }
+    }
+
+    async fn trim(&self, trims: &[Trim]) -> Result<(), BackboneError> {
+        for trim in trims {
+            self.lock().change(trim.stream.as_str().as_bytes(), |stream| {
+                stream.log.trim(Keep::Newest(trim.max_len), usize::MAX);
+                stream.log.trim(Keep::From(trim.min_offset), usize::MAX);
+            });
+        }
+        Ok(())
+    }
+
+    async fn claim_cursors(
+        &self,
+        device: &CursorKey,
+        ttl: Duration,
+    ) -> Result<(Generation, Vec<(ChannelName, Cursor)>), BackboneError> {
+        let mut cursors = self.cursors.lock().expect("no holder of this lock panics");
+        cursors.claim(device, ttl, self.clock.now_ms())
+    }
+
+    async fn store_cursors(&self, writes: &[CursorWrite]) -> Vec<Result<Stored, BackboneError>> {
+        let now_ms = self.clock.now_ms();
+        let mut cursors = self.cursors.lock().expect("no holder of this lock panics");
+        writes.iter().map(|write| cursors.store(write, now_ms)).collect()
+    }
+
+    async fn heartbeat(
+        &self,
+        node: &NodeId,
+        record: &str,
+        lease: Duration,
+    ) -> Result<Vec<(NodeId, String)>, BackboneError> {
+        let now_ms = self.clock.now_ms();
+        let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+        let mut nodes = self.nodes.lock().expect("no holder of this lock panics");
+        nodes.insert(node.clone(), NodeRecord { written_ms: now_ms, record: record.to_owned() });
+        let age = |node: &NodeRecord| now_ms.saturating_sub(node.written_ms);
+        nodes.retain(|_, node| age(node) <= lease_ms.saturating_mul(FORGOTTEN_AFTER_LEASES));
+        let live = nodes.iter().filter(|(_, node)| age(node) <= lease_ms);
+        let mut live: Vec<_> = live.map(|(id, node)| (id.clone(), node.record.clone())).collect();
+        live.sort_unstable();
+        Ok(live)
+    }
+
+    async fn forget_node(&self, node: &NodeId) -> Result<(), BackboneError> {
+        self.nodes.lock().expect("no holder of this lock panics").remove(node);
+        Ok(())
+    }
+
+    async fn get_or_set(&self, key: &str, value: &str) -> Result<String, BackboneError> {
+        let mut values = self.values.lock().expect("no holder of this lock panics");
+        Ok(values.entry(key.to_owned()).or_insert_with(|| value.to_owned()).clone())
+    }
+
+    fn clock(&self) -> Clock {
+        self.clock.clone()
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.lock().epoch()
+    }
+
+    fn is_connected(&self) -> bool {
+        true
+    }
+}
+
+/// The newest of the recent entries whose field `id` is this.
+fn find_id(store: &Store, key: &[u8], id: &str) -> Option<Offset> {
+    let recent = store.stream(key)?.log.range(Offset::ZERO..=Offset::MAX).rev().take(DEDUPE_WINDOW);
+    let same = |entry: &RawEntry| entry.fields.iter().any(|(name, value)| name == "id" && value == id);
+    recent.into_iter().find(same).map(|entry| entry.offset)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! What Tidegate promises, a module a promise, against real programs.
+
+mod resp;

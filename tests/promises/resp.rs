@@ -1,0 +1,527 @@
+//! The RESP listener answers as Redis does, and real clients work with it.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use tidegate::api::resp::{Options, serve};
+use tidegate::backbone::embedded::Embedded;
+use tidegate::backbone::resp::{Limits, ReplyDecoder, Value, encode_request};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A `redis-server` of this test's own, without persistence, killed with it.
+struct Redis {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Redis {
+    fn start() -> Self {
+        // The port is free when asked; a stranger who takes it meanwhile fails the test loudly.
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let child = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no"])
+            .current_dir(std::env::temp_dir())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server does not start; install it: apt-get install redis-server");
+        let redis = Self { child, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(redis.address).is_err() {
+            assert!(Instant::now() < deadline, "redis-server does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        redis
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The listener on a free port.
+struct Listener {
+    address: SocketAddr,
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Listener {
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let cancel = CancellationToken::new();
+        let ended = cancel.clone();
+        let task = tokio::spawn(async move {
+            let embedded = Embedded::new(Arc::default());
+            serve(listener, embedded, Options::default(), ended).await.unwrap();
+        });
+        Self { address, cancel, task }
+    }
+
+    async fn stop(self) {
+        self.cancel.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+/// Asks one server after another.
+struct Client {
+    socket: TcpStream,
+    decoder: ReplyDecoder,
+    input: BytesMut,
+}
+
+impl Client {
+    fn connect(address: SocketAddr) -> Self {
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self { socket, decoder: ReplyDecoder::new(Limits::REPLY), input: BytesMut::new() }
+    }
+
+    fn ask(&mut self, command: &str) -> Value {
+        let args: Vec<Bytes> = command.split(' ').map(|arg| Bytes::copy_from_slice(arg.as_bytes())).collect();
+        let mut out = BytesMut::new();
+        encode_request(&args, &mut out);
+        self.socket.write_all(&out).unwrap();
+        loop {
+            if let Some(reply) = self.decoder.decode(&mut self.input).unwrap() {
+                return reply;
+            }
+            let mut chunk = [0; 4096];
+            let count = self.socket.read(&mut chunk).unwrap();
+            assert_ne!(count, 0, "closed after {command}");
+            self.input.extend_from_slice(&chunk[..count]);
+        }
+    }
+}
+
+/// Makes times and what depends on Redis's memory layout comparable.
+fn comparable(command: &str, reply: Value) -> Value {
+    const VARYING: [&str; 3] = ["idle", "radix-tree-keys", "radix-tree-nodes"];
+    fn masked(value: Value) -> Value {
+        let varies = |key: &Value| VARYING.iter().any(|name| *key == Value::text(*name));
+        match value {
+            Value::Map(pairs) => Value::Map(
+                pairs
+                    .into_iter()
+                    .map(|(key, value)| {
+                        let value = if varies(&key) { Value::Integer(0) } else { masked(value) };
+                        (key, value)
+                    })
+                    .collect(),
+            ),
+            Value::Array(items) => {
+                let mut after_varying = false;
+                let mask = |item: Value| {
+                    let masks = std::mem::replace(&mut after_varying, varies(&item));
+                    if masks { Value::Integer(0) } else { masked(item) }
+                };
+                Value::Array(items.into_iter().map(mask).collect())
+            }
+            other => other,
+        }
+    }
+    let is_listing = command.starts_with("XPENDING") && command.split(' ').count() > 3;
+    match masked(reply) {
+        Value::Array(mut rows) if is_listing => {
+            for row in &mut rows {
+                if let Value::Array(row) = row {
+                    row[2] = Value::Integer(0);
+                }
+            }
+            Value::Array(rows)
+        }
+        reply => reply,
+    }
+}
+
+/// The first word of an error.
+fn code(reply: &Value) -> Option<&[u8]> {
+    match reply {
+        Value::Error(text) => text.split(|byte| *byte == b' ').next(),
+        _ => None,
+    }
+}
+
+/// Runs the commands on both servers and returns where the replies differ.
+fn differences(redis: SocketAddr, ours: SocketAddr, commands: &[&str]) -> Vec<String> {
+    let (mut redis, mut ours) = (Client::connect(redis), Client::connect(ours));
+    // Other versions word some errors differently; their codes are the same.
+    let Value::Bulk(info) = redis.ask("INFO server") else { panic!("no INFO") };
+    let same_words = String::from_utf8_lossy(&info).contains("redis_version:7.0.");
+    let mut found = Vec::new();
+    for command in commands {
+        let expected = comparable(command, redis.ask(command));
+        let got = comparable(command, ours.ask(command));
+        let same =
+            expected == got || (!same_words && code(&expected).is_some() && code(&expected) == code(&got));
+        // `HELLO` tells of the server itself.
+        if !same && !command.starts_with("HELLO") {
+            found.push(format!("{command}\n   redis: {expected:?}\n    ours: {got:?}"));
+        }
+    }
+    found
+}
+
+async fn compare(commands: &'static [&'static str]) {
+    let (redis, listener) = (Redis::start(), Listener::start().await);
+    let (theirs, ours) = (redis.address, listener.address);
+    for hello in ["HELLO 2", "HELLO 3"] {
+        let all = [&[hello, "DEL s t u v"], commands].concat();
+        let found = tokio::task::spawn_blocking(move || differences(theirs, ours, &all)).await.unwrap();
+        assert!(found.is_empty(), "{hello}: {} differ\n{}", found.len(), found.join("\n"));
+    }
+    listener.stop().await;
+}
+
+#[tokio::test]
+async fn entries_are_added_read_and_trimmed_as_in_redis() {
+    compare(&[
+        "TYPE s",
+        "EXISTS s s",
+        "XLEN s",
+        "XRANGE s - +",
+        "XADD s NOMKSTREAM 1-1 a b",
+        "XADD s 0-0 a b",
+        "EXISTS s",
+        "XADD s 1-1 a b",
+        "XADD s 1-1 a b",
+        "XADD s 1-0 a b",
+        "XADD s 1-* a b",
+        "XADD s 5 a b c d",
+        "XADD s 4-* a b",
+        "XADD s NOMKSTREAM 6-1 a b",
+        "XADD s x a b",
+        "XADD s 1-2-3 a b",
+        "XADD s -1 a b",
+        "XADD s 7-1 a",
+        "XADD s 7-1",
+        "XADD s",
+        "XADD s *-* a b",
+        "XADD s 5-*-* a b",
+        "XLEN s",
+        "TYPE s",
+        "EXISTS s s t",
+        "XRANGE s - +",
+        "XRANGE s - + COUNT 2",
+        "XRANGE s - + COUNT 0",
+        "XRANGE s - + COUNT -3",
+        "XRANGE s - + COUNT x",
+        "XRANGE s - + COUNT",
+        "XRANGE s - + LIMIT 2",
+        "XRANGE s 1 1",
+        "XRANGE s (1-1 +",
+        "XRANGE s (1 (5",
+        "XRANGE s 5 1",
+        "XRANGE s + -",
+        "XRANGE s x +",
+        "XRANGE s (18446744073709551615-18446744073709551615 +",
+        "XRANGE s - (0-0",
+        "XRANGE s (- +",
+        "XREVRANGE s + -",
+        "XREVRANGE s + - COUNT 1",
+        "XREVRANGE s (5-0 1",
+        "XRANGE t - + COUNT 0",
+        "XADD s MAXLEN 3 8-1 a b",
+        "XLEN s",
+        "XADD s MAXLEN = 3 9-1 a b",
+        "XADD s MINID 6 10-1 a b",
+        "XRANGE s - +",
+        "XADD s MAXLEN -1 11-1 a b",
+        "XADD s MAXLEN 2 MINID 3 11-1 a b",
+        "XADD s MAXLEN 2 LIMIT 3 11-1 a b",
+        "XADD s LIMIT 3 11-1 a b",
+        "XADD s MAXLEN ~ 100 LIMIT -1 11-1 a b",
+        "XADD s MAXLEN ~ 100 LIMIT 1 11-1 a b",
+        "XADD s MAXLEN x 12-1 a b",
+        "XADD s MAXLEN",
+        "XTRIM s MAXLEN 3",
+        "XTRIM s MINID 10-1",
+        "XTRIM s MAXLEN",
+        "XTRIM s",
+        "XTRIM s FOO 3",
+        "XTRIM t MAXLEN 0",
+        "XTRIM s LIMIT 3",
+        "XTRIM s MAXLEN 3 FOO",
+        "XINFO STREAM s",
+        "XDEL s 10-1 10-1 99-1",
+        "XDEL s x",
+        "XDEL t 1-1",
+        "XINFO STREAM s",
+        "XTRIM s MAXLEN 0",
+        "XINFO STREAM s",
+        "XLEN s",
+        "EXISTS s",
+        "XADD s 11-1 a b",
+        "XADD s 18446744073709551615-18446744073709551615 a b",
+        "XADD s * a b",
+        "XADD s 18446744073709551616-0 a b",
+        "XADD t 0-* a b",
+        "XADD u 5-18446744073709551615 a b",
+        "DEL s t u",
+        "EXISTS s t",
+        "UNLINK s",
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn positions_are_read_on_from_as_in_redis() {
+    compare(&[
+        "XADD s 1-1 a b",
+        "XADD s 2-1 c d",
+        "XADD t 3-1 e f",
+        "XREAD STREAMS s 0",
+        "XREAD COUNT 1 STREAMS s t 0 0",
+        "XREAD STREAMS s t 1-1 3-1",
+        "XREAD STREAMS s t $ $",
+        "XREAD COUNT 0 STREAMS s 0",
+        "XREAD COUNT -1 STREAMS s 0",
+        "XREAD COUNT x STREAMS s 0",
+        "XREAD STREAMS v 0",
+        "XREAD BLOCK 1 STREAMS s $",
+        "XREAD BLOCK -1 STREAMS s $",
+        "XREAD BLOCK x STREAMS s $",
+        "XREAD BLOCK 1000 STREAMS s 0",
+        "XREAD STREAMS s",
+        "XREAD STREAMS s t 0",
+        "XREAD COUNT 1 STREAMS",
+        "XREAD",
+        "XREAD STREAMS s >",
+        "XREAD STREAMS s x",
+        "XREAD NOACK STREAMS s 0",
+        "XREAD GROUP g c STREAMS s 0",
+        "XREAD FOO STREAMS s 0",
+        "XREAD STREAMS s 18446744073709551615-18446744073709551615",
+        "XREAD STREAMS s 99",
+        "MULTI",
+        "MULTI",
+        "XADD s 3-1 a b",
+        "XREAD BLOCK 0 STREAMS s $",
+        "XLEN s",
+        "EXEC",
+        "EXEC",
+        "DISCARD",
+        "MULTI",
+        "XLEN s",
+        "DISCARD",
+        "MULTI",
+        "XLEN",
+        "XLEN s",
+        "EXEC",
+        "MULTI",
+        "XADD s 1-1 a b",
+        "XLEN s",
+        "EXEC",
+        "NOSUCH",
+        "NOSUCH a bc d",
+        "PING",
+        "PING hi",
+        "PING a b",
+        "ECHO hi",
+        "ECHO",
+        "SELECT 0",
+        "SELECT x",
+        "SELECT 99",
+        "CLIENT GETNAME",
+        "CLIENT SETNAME me",
+        "CLIENT GETNAME",
+        "CLIENT NOSUCH",
+        "CLIENT GETNAME x",
+        "CLIENT",
+        "AUTH secret",
+        "AUTH a b c",
+        "HELLO 4",
+        "HELLO x",
+        "COMMAND NOSUCH",
+        "XGROUP",
+        "XGROUP NOSUCH s",
+        "XINFO NOSUCH s",
+        "XINFO STREAM v",
+        "XINFO STREAM",
+        "XINFO GROUPS s t",
+        "RESET",
+        "PING",
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn groups_share_entries_as_in_redis() {
+    compare(&[
+        "XGROUP CREATE s g 0",
+        "XGROUP CREATE s g x MKSTREAM",
+        "EXISTS s",
+        "XGROUP CREATE s g 0 MKSTREAM",
+        "XGROUP CREATE s g 0 MKSTREAM",
+        "XGROUP CREATE s h $ FOO",
+        "XINFO STREAM s",
+        "XINFO GROUPS s",
+        "XADD s 1-1 a b",
+        "XADD s 2-1 a b",
+        "XADD s 3-1 a b",
+        "XADD s 4-1 a b",
+        "XGROUP CREATE s h $",
+        "XGROUP CREATE s i 2-1 ENTRIESREAD 2",
+        "XGROUP CREATE s j 1-1 ENTRIESREAD -2",
+        "XGROUP CREATE s j 1-1",
+        "XINFO GROUPS s",
+        "XINFO GROUPS v",
+        "XINFO CONSUMERS s no",
+        "XREADGROUP GROUP g c1 COUNT 1 STREAMS s >",
+        "XREADGROUP GROUP g c2 COUNT 2 STREAMS s >",
+        "XGROUP CREATECONSUMER s h c1",
+        "XREADGROUP GROUP h c1 STREAMS s >",
+        "XREADGROUP GROUP i c1 NOACK STREAMS s >",
+        "XREADGROUP GROUP j c1 COUNT 1 STREAMS s >",
+        "XREADGROUP GROUP g c1 STREAMS s 0",
+        "XREADGROUP GROUP g c1 STREAMS s 1-1",
+        "XREADGROUP GROUP g c9 STREAMS s 0",
+        "XREADGROUP GROUP no c1 STREAMS s >",
+        "XREADGROUP GROUP g c1 STREAMS v >",
+        "XREADGROUP GROUP g c1 STREAMS s $",
+        "XREADGROUP GROUP g c1 COUNT 1 BLOCK 1 STREAMS s s >",
+        "XREADGROUP COUNT 1 STREAMS s t > >",
+        "XREADGROUP GROUP g c1 STREAMS s x",
+        "XINFO GROUPS s",
+        "XINFO CONSUMERS s g",
+        "XPENDING s g",
+        "XPENDING s g - + 10",
+        "XPENDING s g - + 1",
+        "XPENDING s g - + 10 c2",
+        "XPENDING s g - + 10 no",
+        "XPENDING s g IDLE 0 - + 10",
+        "XPENDING s g IDLE 100000 - + 10",
+        "XPENDING s g (1-1 + 10",
+        "XPENDING s g - +",
+        "XPENDING s g IDLE",
+        "XPENDING s g - + x",
+        "XPENDING s no",
+        "XPENDING v g",
+        "XPENDING s h",
+        "XPENDING s g - + 0",
+        "XPENDING s g + - 9",
+        "XACK s g 1-1 1-1",
+        "XACK s no 1-1",
+        "XACK v g 1-1",
+        "XACK s g x",
+        "XACK s g",
+        "XPENDING s g",
+        "XCLAIM s g c1 0 2-1",
+        "XCLAIM s g c1 100000 3-1",
+        "XCLAIM s g c1 0 3-1 JUSTID",
+        "XCLAIM s g c1 0 4-1",
+        "XCLAIM s g c1 0 4-1 FORCE",
+        "XCLAIM s g c2 0 1-1 FORCE RETRYCOUNT 7 IDLE 5",
+        "XCLAIM s g c2 0 9-9 FORCE",
+        "XPENDING s g - + 10",
+        "XCLAIM s g c1 x 2-1",
+        "XCLAIM s g c1 0 2-1 FOO",
+        "XCLAIM s g c1 0 x",
+        "XCLAIM s no c1 0 2-1",
+        "XCLAIM v g c1 0 2-1",
+        "XCLAIM s g c1 0 2-1 LASTID 4-1",
+        "XCLAIM s g c1 0 2-1 TIME 1",
+        "XCLAIM s g c1 0 2-1 IDLE x",
+        "XCLAIM s g c1 -5 2-1 JUSTID",
+        "XINFO GROUPS s",
+        "XDEL s 3-1",
+        "XREADGROUP GROUP g c1 STREAMS s 0",
+        "XAUTOCLAIM s g c2 0 0 COUNT 2",
+        "XPENDING s g",
+        "XAUTOCLAIM s g c2 0 0 COUNT 1 JUSTID",
+        "XAUTOCLAIM s g c2 100000 - ",
+        "XAUTOCLAIM s g c2 0 0 COUNT 0",
+        "XAUTOCLAIM s g c2 0 0 FOO",
+        "XAUTOCLAIM s g c2 x 0",
+        "XAUTOCLAIM s g c2 0 x",
+        "XAUTOCLAIM s no c2 0 0",
+        "XAUTOCLAIM v g c2 0 0",
+        "XAUTOCLAIM s g c2 0 (1-1",
+        "XAUTOCLAIM s g c2 0 0",
+        "XPENDING s g - + 10",
+        "XADD s 5-1 a b",
+        "XINFO GROUPS s",
+        "XREADGROUP GROUP j c1 STREAMS s >",
+        "XINFO GROUPS s",
+        "XGROUP SETID s g 2-1",
+        "XGROUP SETID s no 2-1",
+        "XGROUP SETID v g 2-1",
+        "XGROUP SETID s h $ ENTRIESREAD 5",
+        "XGROUP SETID s g x",
+        "XINFO GROUPS s",
+        "XREADGROUP GROUP g c9 STREAMS s >",
+        "XPENDING s g - + 10",
+        "XGROUP CREATECONSUMER s g new",
+        "XGROUP CREATECONSUMER s g new",
+        "XGROUP CREATECONSUMER s no new",
+        "XGROUP CREATECONSUMER v g new",
+        "XGROUP CREATECONSUMER s g",
+        "XINFO CONSUMERS s g",
+        "XGROUP DELCONSUMER s g c2",
+        "XGROUP DELCONSUMER s g none",
+        "XGROUP DELCONSUMER s no c2",
+        "XPENDING s g",
+        "XTRIM s MAXLEN 1",
+        "XINFO GROUPS s",
+        "XREADGROUP GROUP g c1 STREAMS s 0",
+        "XAUTOCLAIM s g c1 0 0",
+        "XGROUP DESTROY s g",
+        "XGROUP DESTROY s g",
+        "XGROUP DESTROY v g",
+        "XGROUP DESTROY s",
+        "XGROUP CREATE s",
+        "XINFO STREAM s",
+        "XINFO GROUPS s",
+    ])
+    .await;
+}
+
+/// Runs a client's script against the listener; its output is the test's failure.
+async fn drive(program: &str, script: &str, install: &'static str) {
+    let listener = Listener::start().await;
+    let (host, port) = (listener.address.ip().to_string(), listener.address.port().to_string());
+    let script = format!("{}/tests/clients/{script}", env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new(program);
+    command.args([&script, &host, &port]);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().expect(install);
+    let (said, failed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.trim_end().ends_with("ok"), "{install}\n{said}\n{failed}");
+    listener.stop().await;
+}
+
+#[tokio::test]
+async fn redis_cli_works() {
+    let listener = Listener::start().await;
+    let port = listener.address.port().to_string();
+    for (command, said) in [("PING", "PONG"), ("XADD s 1-1 data hi", "1-1"), ("XLEN s", "1")] {
+        let mut cli = Command::new("redis-cli");
+        cli.args(["-p", &port]).args(command.split(' '));
+        let output = tokio::task::spawn_blocking(move || cli.output()).await.unwrap();
+        let output = output.expect("redis-cli does not start; install it: apt-get install redis-tools");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), said);
+    }
+    listener.stop().await;
+}
+
+#[tokio::test]
+async fn redis_py_works() {
+    let python = std::env::var("TIDEGATE_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    drive(&python, "resp_redis_py.py", "needs python3 and redis-py: pip install redis").await;
+}
+
+#[tokio::test]
+async fn ioredis_and_node_redis_work() {
+    let install =
+        "needs node, ioredis and node-redis: npm install ioredis redis (NODE_PATH may name the folder)";
+    drive("node", "resp_node.mjs", install).await;
+}
