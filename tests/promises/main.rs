@@ -1,0 +1,3 @@
+//! The promises of DESIGN section 3, kept against real servers: one module a promise.
+
+mod backbone;
