@@ -128,6 +128,8 @@ struct Live {
 pub(super) struct Link {
     dial: Dial,
     live: watch::Sender<Option<Live>>,
+    /// The life of the latest connection.
+    lives: watch::Sender<u64>,
     epochs: EpochKeeper,
     clock: Clock,
     patience: Duration,
@@ -139,6 +141,7 @@ impl Link {
         let link = Self {
             dial,
             live: watch::Sender::new(None),
+            lives: watch::Sender::new(0),
             epochs: EpochKeeper::default(),
             clock: Clock::default(),
             patience,
@@ -160,6 +163,11 @@ impl Link {
     /// The server's clock.
     pub(super) fn clock(&self) -> Clock {
         self.clock.clone()
+    }
+
+    /// Changes whenever the connection is a new one, perhaps to another master.
+    pub(super) fn lives(&self) -> watch::Receiver<u64> {
+        self.lives.subscribe()
     }
 
     /// Whether there is a connection now.
@@ -269,6 +277,7 @@ impl Link {
         self.measure(&mut connection).await?;
         ask(&mut connection, &scripts::load_all()).await?;
         self.live.send_replace(Some(Live { life, connection, dropped }));
+        self.lives.send_replace(life);
         Ok(())
     }
 

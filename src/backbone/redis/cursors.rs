@@ -46,7 +46,7 @@ impl Cursors {
         let mut generation = None;
         let mut cursors = Vec::new();
         for (field, value) in values::pairs(hash, "HGETALL")? {
-            let (field, value) = (values::text(field)?, values::text(value)?);
+            let (Ok(field), Ok(value)) = (values::text(field), values::text(value)) else { continue };
             match field.as_str() {
                 "gen" => generation = value.parse().ok().map(Generation),
                 "ttl" => {}

@@ -44,14 +44,12 @@ pub(super) fn unexpected(command: &str) -> BackboneError {
 }
 
 fn by_code(code: &str, detail: Option<&str>) -> BackboneError {
-    // An error raised in a script by `redis.call` arrives under `ERR` before Redis 7, with its own
-    // code at the start of the text.
-    let (code, detail) = match detail.and_then(|text| text.split_once(' ')) {
-        Some((inner, rest)) if code == "ERR" && is_known(inner.trim_start_matches('-')) => {
-            (inner.trim_start_matches('-'), Some(rest))
-        }
-        _ => (code, detail),
-    };
+    // Before Redis 7 an error raised in a script arrives as `ERR Error running script …: <its code> …`.
+    let raised =
+        detail.filter(|text| code == "ERR" && text.starts_with("Error running script")).and_then(|text| {
+            text.split(' ').map(|word| word.trim_start_matches('-')).find(|word| is_known(word))
+        });
+    let code = raised.unwrap_or(code);
     let text = format!("{code} {}", detail.unwrap_or_default());
     match code {
         "WRONGTYPE" => BackboneError::WrongType(text),
@@ -83,7 +81,8 @@ mod tests {
         assert!(matches!(by_code("WRONGTYPE", Some("x")), BackboneError::WrongType(_)));
         assert!(matches!(by_code("OOM", Some("command not allowed")), BackboneError::ReadOnly(_)));
         assert!(matches!(by_code("NOPERM", None), BackboneError::Refused(_)));
-        assert!(matches!(by_code("ERR", Some("-OOM in a script")), BackboneError::ReadOnly(_)));
+        let raised = "Error running script (call to f_12): @user_script:3: OOM command not allowed";
+        assert!(matches!(by_code("ERR", Some(raised)), BackboneError::ReadOnly(_)));
         assert!(matches!(by_code("ERR", Some("syntax error")), BackboneError::Refused(_)));
     }
 }

@@ -10,6 +10,8 @@ use crate::domain::{Offset, RawEntry, StreamKey};
 
 /// Commands in one pipeline: bounds what one answer's timeout has to cover.
 const CHUNK: usize = 1_000;
+/// Entries in one answer, whatever was asked for.
+const MOST_ENTRIES: usize = 10_000;
 
 /// Reads on from positions; one stream's error is that stream's alone.
 pub(super) async fn read(link: &Link, reads: &[Read]) -> Vec<Result<Page, BackboneError>> {
@@ -24,7 +26,7 @@ async fn read_chunk(link: &Link, reads: &[Read]) -> Vec<Result<Page, BackboneErr
     let found = each(link, reads, |read| {
         let mut command = redis::cmd("XRANGE");
         // One more for the entry at the position, one more to see whether others follow.
-        let count = read.count.max(1).saturating_add(2);
+        let count = wanted(read) + 2;
         command.arg(read.stream.as_str()).arg(read.after.to_string()).arg("+").arg("COUNT").arg(count);
         command
     })
@@ -47,6 +49,10 @@ async fn read_chunk(link: &Link, reads: &[Read]) -> Vec<Result<Page, BackboneErr
         .collect()
 }
 
+fn wanted(read: &Read) -> usize {
+    read.count.clamp(1, MOST_ENTRIES)
+}
+
 /// What an inclusive `XRANGE` brought.
 struct Found {
     /// The entry at the position was there: nothing after it was trimmed.
@@ -61,9 +67,8 @@ impl Found {
         if at_position {
             entries.remove(0);
         }
-        let count = read.count.max(1);
-        let more = entries.len() > count;
-        entries.truncate(count);
+        let more = entries.len() > wanted(read);
+        entries.truncate(wanted(read));
         Self { at_position, entries, more }
     }
 
@@ -142,7 +147,7 @@ pub(super) async fn history(
         (None, Some(before)) => command.arg(format!("({before}")).arg("-"),
         (None, None) => command.arg("+").arg("-"),
     };
-    command.arg("COUNT").arg(range.limit);
+    command.arg("COUNT").arg(range.limit.min(MOST_ENTRIES));
     let mut pipe = redis::pipe();
     pipe.add_command(command);
     let mut found = entries(link.run(&pipe).await?.pop().unwrap_or_default())?;

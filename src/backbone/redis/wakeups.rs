@@ -237,6 +237,7 @@ impl Keeper {
         }
         let mut polled = 0;
         let dropped = Arc::clone(&channel.dropped);
+        let mut lives = self.link.lives();
         loop {
             let outcome = tokio::select! {
                 () = dropped.notified() => Err(BackboneError::Away("the server closed it".into())),
@@ -246,6 +247,13 @@ impl Keeper {
                 },
                 _ = ping.tick() => check_alive(channel).await,
                 _ = prove.tick() => self.prove_again(channel).await,
+                // The commands' new connection may have found another master. Reads that failed
+                // meanwhile are made again.
+                Ok(()) = lives.changed() => {
+                    let proven = self.prove_again(channel).await;
+                    self.watched.mark_all().await;
+                    proven
+                }
                 _ = poll.tick(), if channel.mode == Mode::Polling => {
                     // Marks made while nothing can be read only make failing reads.
                     if self.link.is_connected() {
@@ -328,9 +336,10 @@ impl Keeper {
         Ok(())
     }
 
-    /// Proves again that events come, or looks whether they can be had by now.
+    /// Proves again that this is the master and events come, or looks whether they can be had by now.
     async fn prove_again(&self, channel: &mut Channel) -> Result<(), BackboneError> {
         let Some(connection) = &mut channel.connection else { return Ok(()) };
+        self.link.epochs().check(connection).await?;
         match channel.mode {
             Mode::Events => match probe(connection, &self.watched).await? {
                 Proof::Silent => Err(BackboneError::Away("keyspace events have stopped".into())),

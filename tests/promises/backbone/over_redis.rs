@@ -120,6 +120,37 @@ async fn a_killed_subscription_comes_back_and_marks_everything() {
 }
 
 #[tokio::test]
+async fn a_killed_command_connection_comes_back_and_marks_everything() {
+    let (subject, server) = by_events_only().await;
+    let key = stream("read-again");
+    subject.backbone.watch(std::slice::from_ref(&key)).await.unwrap();
+    while !subject.dirty.take(100).is_empty() {}
+    let raw = server.connection().await.unwrap();
+    command(&raw, &["CLIENT", "KILL", "TYPE", "normal"]).await;
+    subject.marked(&key).await;
+    until("reads go on", async || subject.backbone.tails(std::slice::from_ref(&key)).await.remove(0).ok())
+        .await;
+}
+
+#[tokio::test]
+async fn flags_that_somebody_takes_away_at_run_time_come_back_with_the_next_connection() {
+    let (subject, server) = by_events_only().await;
+    let key = stream("flags");
+    subject.backbone.watch(std::slice::from_ref(&key)).await.unwrap();
+    let raw = server.connection().await.unwrap();
+    command(&raw, &["CONFIG", "SET", "notify-keyspace-events", ""]).await;
+    command(&raw, &["CLIENT", "KILL", "TYPE", "normal"]).await;
+    until("the flags are back", async || {
+        (!setting(&server, "notify-keyspace-events").await.is_empty()).then_some(())
+    })
+    .await;
+    until("wake-ups are back", async || subject.backbone.is_connected().then_some(())).await;
+    while !subject.dirty.take(100).is_empty() {}
+    subject.backend.add(&key, "x").await;
+    subject.marked(&key).await;
+}
+
+#[tokio::test]
 async fn a_restart_that_keeps_its_data_keeps_the_epoch_and_loses_no_wake_up() {
     let mut server = RedisServer::start(&DURABLE).await.unwrap();
     let (mut subject, _redis) = subject(&server, config(server.url())).await;
@@ -264,9 +295,9 @@ async fn a_server_that_is_gone_or_hangs_makes_calls_fail_and_none_hang() {
         }
         assert!(!subject.backbone.is_connected());
     };
-    server.pause();
+    server.pause().unwrap();
     is_away(&subject).await;
-    server.resume();
+    server.resume().unwrap();
     until("it goes on", async || subject.backbone.watch(std::slice::from_ref(&key)).await.ok()).await;
     server.kill();
     until("the loss is noticed", async || (!subject.backbone.is_connected()).then_some(())).await;

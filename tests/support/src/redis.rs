@@ -83,20 +83,19 @@ impl RedisServer {
     }
 
     /// Stops the process without ending its connections, like a machine that hangs.
-    pub fn pause(&self) {
-        self.signal(libc::SIGSTOP);
+    pub fn pause(&self) -> Result<()> {
+        self.signal("-STOP")
     }
 
     /// Ends [`RedisServer::pause`].
-    pub fn resume(&self) {
-        self.signal(libc::SIGCONT);
+    pub fn resume(&self) -> Result<()> {
+        self.signal("-CONT")
     }
 
-    fn signal(&self, signal: libc::c_int) {
-        if let Some(pid) = self.pid().and_then(|pid| libc::pid_t::try_from(pid).ok()) {
-            // SAFETY: kill(2) on a child of ours that was not waited for yet touches no memory.
-            unsafe { libc::kill(pid, signal) };
-        }
+    fn signal(&self, signal: &str) -> Result<()> {
+        let pid = self.pid().context("the server is not running")?;
+        let status = Command::new("kill").args([signal, &pid.to_string()]).status()?;
+        if status.success() { Ok(()) } else { bail!("kill {signal} {pid}: {status}") }
     }
 
     fn spawn(&mut self) -> Result<()> {
