@@ -134,7 +134,7 @@ async fn a_killed_command_connection_comes_back_and_marks_everything() {
 
 #[tokio::test]
 async fn flags_that_somebody_takes_away_at_run_time_come_back_with_the_next_connection() {
-    let (subject, server) = by_events_only().await;
+    let (mut subject, server) = by_events_only().await;
     let key = stream("flags");
     subject.backbone.watch(std::slice::from_ref(&key)).await.unwrap();
     let raw = server.connection().await.unwrap();
@@ -145,6 +145,7 @@ async fn flags_that_somebody_takes_away_at_run_time_come_back_with_the_next_conn
     })
     .await;
     until("wake-ups are back", async || subject.backbone.is_connected().then_some(())).await;
+    subject.backend = Box::new(RawBackend(raw));
     while !subject.dirty.take(100).is_empty() {}
     subject.backend.add(&key, "x").await;
     subject.marked(&key).await;
