@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::domain::{ChannelName, Cursor, CursorKey, Epoch, Generation, NodeId, Offset, RawEntry, StreamKey};
 
+pub mod backoff;
 pub mod clock;
 pub mod embedded;
 pub mod redis;

@@ -1,0 +1,387 @@
+//! The contract over Redis, by events and by polling, and what a server can do to a node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use redis::aio::MultiplexedConnection;
+use tidegate::backbone::redis::{RedisBackbone, RedisConfig};
+use tidegate::backbone::wake::DirtySet;
+use tidegate::backbone::{Backbone, BackboneError, Read};
+use tidegate::domain::{NodeId, Offset, StreamKey};
+use tidegate_support::redis::RedisServer;
+
+use super::contract::contract;
+use super::{Backend, Subject, stream, until};
+
+contract!(by_events, super::by_events_only);
+contract!(by_polling, super::by_polling_only);
+
+/// Polls so rarely that only events can mark.
+const NEVER: Duration = Duration::from_secs(100_000);
+
+struct RawBackend(MultiplexedConnection);
+
+#[async_trait]
+impl Backend for RawBackend {
+    async fn add(&self, stream: &StreamKey, data: &str) -> Offset {
+        let mut add = redis::cmd("XADD");
+        add.arg(stream.as_str()).arg("*").arg("data").arg(data);
+        add.query_async::<String>(&mut self.0.clone()).await.unwrap().parse().unwrap()
+    }
+
+    async fn trim_to(&self, stream: &StreamKey, length: u64) {
+        command(&self.0, &["XTRIM", stream.as_str(), "MAXLEN", "=", &length.to_string()]).await;
+    }
+
+    async fn withdraw(&self, stream: &StreamKey, offset: Offset) {
+        command(&self.0, &["XDEL", stream.as_str(), &offset.to_string()]).await;
+    }
+
+    async fn delete(&self, stream: &StreamKey) {
+        command(&self.0, &["DEL", stream.as_str()]).await;
+    }
+
+    async fn spoil(&self, stream: &StreamKey) -> bool {
+        command(&self.0, &["SET", stream.as_str(), "x"]).await;
+        true
+    }
+}
+
+async fn command(connection: &MultiplexedConnection, words: &[&str]) -> redis::Value {
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    command.query_async(&mut connection.clone()).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+}
+
+async fn setting(server: &RedisServer, name: &str) -> String {
+    let mut get = redis::cmd("CONFIG");
+    get.arg("GET").arg(name);
+    let (_, value): (String, String) =
+        get.query_async(&mut server.connection().await.unwrap()).await.unwrap();
+    value
+}
+
+fn config(url: String) -> RedisConfig {
+    RedisConfig { poll_interval: NEVER, ..RedisConfig::new(url, NodeId::parse("node-1").unwrap()) }
+}
+
+async fn subject(server: &RedisServer, config: RedisConfig) -> (Subject, Arc<RedisBackbone>) {
+    let dirty = Arc::new(DirtySet::default());
+    let redis = RedisBackbone::connect(config, Arc::clone(&dirty)).await.unwrap();
+    let backend = Box::new(RawBackend(server.connection().await.unwrap()));
+    (Subject { backbone: Arc::clone(&redis) as Arc<dyn Backbone>, dirty, backend }, redis)
+}
+
+async fn by_events_only() -> (Subject, RedisServer) {
+    let server = RedisServer::start(&[]).await.unwrap();
+    (subject(&server, config(server.url())).await.0, server)
+}
+
+async fn by_polling_only() -> (Subject, RedisServer) {
+    let server = RedisServer::start(&[]).await.unwrap();
+    let config =
+        RedisConfig { force_polling: true, poll_interval: Duration::from_millis(10), ..config(server.url()) };
+    let subject = subject(&server, config).await.0;
+    assert_eq!(setting(&server, "notify-keyspace-events").await, "", "polling leaves the flags alone");
+    (subject, server)
+}
+
+/// Persists every command before it is answered.
+const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+
+async fn restarted(server: &mut RedisServer, subject: &mut Subject) {
+    server.kill();
+    until("the loss is noticed", async || (!subject.backbone.is_connected()).then_some(())).await;
+    server.restart().await.unwrap();
+    until("it is back", async || subject.backbone.is_connected().then_some(())).await;
+    subject.backend = Box::new(RawBackend(server.connection().await.unwrap()));
+}
+
+#[tokio::test]
+async fn a_killed_subscription_comes_back_and_marks_everything() {
+    let (subject, server) = by_events_only().await;
+    let streams: Vec<StreamKey> = (0..1_500).map(|n| stream(&format!("s{n}"))).collect();
+    subject.backbone.watch(&streams).await.unwrap();
+    let epoch = subject.backbone.epoch();
+    while !subject.dirty.take(10_000).is_empty() {}
+    let raw = server.connection().await.unwrap();
+    command(&raw, &["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    let mut seen = std::collections::HashSet::new();
+    until("every stream is marked", async || {
+        seen.extend(subject.dirty.take(10_000));
+        (seen.len() == streams.len()).then_some(())
+    })
+    .await;
+    subject.add(&streams[1_499], 1).await;
+    subject.marked(&streams[1_499]).await;
+    assert_eq!(subject.backbone.epoch(), epoch);
+}
+
+#[tokio::test]
+async fn a_killed_command_connection_comes_back_and_marks_everything() {
+    let (subject, server) = by_events_only().await;
+    let key = stream("read-again");
+    subject.backbone.watch(std::slice::from_ref(&key)).await.unwrap();
+    while !subject.dirty.take(100).is_empty() {}
+    let raw = server.connection().await.unwrap();
+    command(&raw, &["CLIENT", "KILL", "TYPE", "normal"]).await;
+    subject.marked(&key).await;
+    until("reads go on", async || subject.backbone.tails(std::slice::from_ref(&key)).await.remove(0).ok())
+        .await;
+}
+
+#[tokio::test]
+async fn flags_that_somebody_takes_away_at_run_time_come_back_with_the_next_connection() {
+    let (mut subject, server) = by_events_only().await;
+    let key = stream("flags");
+    subject.backbone.watch(std::slice::from_ref(&key)).await.unwrap();
+    let raw = server.connection().await.unwrap();
+    command(&raw, &["CONFIG", "SET", "notify-keyspace-events", ""]).await;
+    command(&raw, &["CLIENT", "KILL", "TYPE", "normal"]).await;
+    until("the flags are back", async || {
+        (!setting(&server, "notify-keyspace-events").await.is_empty()).then_some(())
+    })
+    .await;
+    until("wake-ups are back", async || subject.backbone.is_connected().then_some(())).await;
+    subject.backend = Box::new(RawBackend(raw));
+    while !subject.dirty.take(100).is_empty() {}
+    subject.backend.add(&key, "x").await;
+    subject.marked(&key).await;
+}
+
+#[tokio::test]
+async fn a_restart_that_keeps_its_data_keeps_the_epoch_and_loses_no_wake_up() {
+    let mut server = RedisServer::start(&DURABLE).await.unwrap();
+    let (mut subject, _redis) = subject(&server, config(server.url())).await;
+    let key = stream("kept");
+    subject.backbone.watch(std::slice::from_ref(&key)).await.unwrap();
+    subject.add(&key, 1).await;
+    subject.marked(&key).await;
+    let epoch = subject.backbone.epoch();
+    assert!(!setting(&server, "notify-keyspace-events").await.is_empty());
+    restarted(&mut server, &mut subject).await;
+    subject.marked(&key).await;
+    // The flags went with the process and were set again.
+    assert!(setting(&server, "notify-keyspace-events").await.contains('K'));
+    let added = subject.add(&key, 1).await;
+    subject.marked(&key).await;
+    let read = Read { stream: key, after: Offset::ZERO, added: Some(0), count: 9 };
+    let page = subject.backbone.read(&[read]).await.remove(0).unwrap();
+    assert_eq!((page.whole, page.entries.len(), page.end), (true, 2, added[0]));
+    assert_eq!((page.epoch, subject.backbone.epoch()), (epoch, epoch));
+}
+
+#[tokio::test]
+async fn a_restart_that_lost_its_data_begins_a_new_epoch() {
+    let mut server = RedisServer::start(&[]).await.unwrap();
+    let (mut subject, _redis) = subject(&server, config(server.url())).await;
+    let epoch = subject.backbone.epoch();
+    restarted(&mut server, &mut subject).await;
+    assert_ne!(subject.backbone.epoch(), epoch);
+}
+
+#[tokio::test]
+async fn nodes_agree_on_a_new_epoch_when_its_key_is_gone() {
+    let server = RedisServer::start(&[]).await.unwrap();
+    let (a, _) = subject(&server, config(server.url())).await;
+    let second = RedisConfig { node: NodeId::parse("node-2").unwrap(), ..config(server.url()) };
+    let (b, _) = subject(&server, second).await;
+    let epoch = a.backbone.epoch();
+    assert_eq!(b.backbone.epoch(), epoch);
+    let raw = server.connection().await.unwrap();
+    command(&raw, &["DEL", "tg:sys:epoch"]).await;
+    command(&raw, &["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    until("both have the same new epoch", async || {
+        let (a, b) = (a.backbone.epoch(), b.backbone.epoch());
+        (a == b && a != epoch).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_before_a_held_position_begins_a_new_epoch() {
+    let (subject, server) = by_events_only().await;
+    let key = stream("behind");
+    let raw = server.connection().await.unwrap();
+    command(&raw, &["XADD", key.as_str(), "5-0", "data", "x"]).await;
+    let epoch = subject.backbone.epoch();
+    let read = Read { stream: key.clone(), after: Offset { ms: 9, seq: 0 }, added: None, count: 5 };
+    let claimed = subject.backbone.read(std::slice::from_ref(&read)).await.remove(0).unwrap();
+    assert_eq!((claimed.whole, claimed.epoch), (false, epoch), "a client's word is no evidence");
+    let read = Read { added: Some(3), ..read };
+    let reads = [read.clone(), read];
+    let pages: Vec<_> = subject.backbone.read(&reads).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!((pages[0].whole, pages[0].end), (false, Offset { ms: 5, seq: 0 }));
+    assert_ne!(pages[0].epoch, epoch);
+    assert_eq!(subject.backbone.epoch(), pages[1].epoch);
+}
+
+/// What a node needs besides `CONFIG`, `INFO` and the right to hear events.
+const NODE: &str = "~tg:* resetchannels +@all -config -info -@dangerous";
+
+async fn with_user(server: &RedisServer, rights: &str) -> RedisConfig {
+    let raw = server.connection().await.unwrap();
+    let mut words = vec!["ACL", "SETUSER", "edge", "on", ">sesame"];
+    words.extend(rights.split(' '));
+    command(&raw, &words).await;
+    config(server.url_as("edge", "sesame"))
+}
+
+#[tokio::test]
+async fn without_the_right_to_configure_polling_stands_in() {
+    let server = RedisServer::start(&[]).await.unwrap();
+    let rights = format!("{NODE} &__keyspace@*");
+    let config =
+        RedisConfig { poll_interval: Duration::from_millis(10), ..with_user(&server, &rights).await };
+    let (subject, _redis) = subject(&server, config).await;
+    super::contract::watched_streams_are_marked(&subject).await;
+    super::contract::unwatched_streams_are_not(&subject).await;
+}
+
+#[tokio::test]
+async fn without_the_right_to_hear_events_polling_stands_in() {
+    let server = RedisServer::start(&["--notify-keyspace-events", "Kt"]).await.unwrap();
+    let config = RedisConfig { poll_interval: Duration::from_millis(10), ..with_user(&server, NODE).await };
+    let (subject, _redis) = subject(&server, config).await;
+    super::contract::watched_streams_are_marked(&subject).await;
+}
+
+#[tokio::test]
+async fn with_the_flags_set_by_the_operator_events_come_without_the_right_to_configure() {
+    let server = RedisServer::start(&["--notify-keyspace-events", "Kt"]).await.unwrap();
+    let config = with_user(&server, &format!("{NODE} &__keyspace@*")).await;
+    let (subject, _redis) = subject(&server, config).await;
+    super::contract::watched_streams_are_marked(&subject).await;
+}
+
+#[tokio::test]
+async fn flags_that_others_need_are_kept() {
+    let server = RedisServer::start(&["--notify-keyspace-events", "Ex"]).await.unwrap();
+    let (subject, _redis) = subject(&server, config(server.url())).await;
+    super::contract::watched_streams_are_marked(&subject).await;
+    let flags = setting(&server, "notify-keyspace-events").await;
+    assert!(["E", "x", "K", "t"].iter().all(|flag| flags.contains(flag)), "{flags}");
+}
+
+#[tokio::test]
+async fn another_database_has_events_of_its_own() {
+    let server = RedisServer::start(&[]).await.unwrap();
+    let (mut subject, _redis) = subject(&server, config(format!("{}/3", server.url()))).await;
+    let raw = server.connection().await.unwrap();
+    command(&raw, &["SELECT", "3"]).await;
+    subject.backend = Box::new(RawBackend(raw));
+    super::contract::watched_streams_are_marked(&subject).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_gone_or_hangs_makes_calls_fail_and_none_hang() {
+    let mut server = RedisServer::start(&DURABLE).await.unwrap();
+    let config = RedisConfig {
+        response_timeout: Duration::from_millis(300),
+        patience: Duration::from_millis(50),
+        ..config(server.url())
+    };
+    let (mut subject, _redis) = subject(&server, config).await;
+    let key = stream("away");
+    let read = Read { stream: key.clone(), after: Offset::ZERO, added: Some(0), count: 5 };
+    let is_away = async |subject: &Subject| {
+        let page = subject.backbone.read(std::slice::from_ref(&read)).await.remove(0);
+        let tail = subject.backbone.tails(std::slice::from_ref(&key)).await.remove(0);
+        let watched = subject.backbone.watch(std::slice::from_ref(&key)).await;
+        let added = subject.backbone.append(&key, vec![(Bytes::from("data"), Bytes::new())], None).await;
+        for error in [page.err(), tail.err(), watched.err(), added.err()] {
+            assert!(matches!(error, Some(BackboneError::Away(_))), "{error:?}");
+        }
+        assert!(!subject.backbone.is_connected());
+    };
+    server.pause().unwrap();
+    is_away(&subject).await;
+    server.resume().unwrap();
+    until("it goes on", async || subject.backbone.watch(std::slice::from_ref(&key)).await.ok()).await;
+    server.kill();
+    until("the loss is noticed", async || (!subject.backbone.is_connected()).then_some(())).await;
+    is_away(&subject).await;
+    server.restart().await.unwrap();
+    until("it is back", async || subject.backbone.watch(std::slice::from_ref(&key)).await.ok()).await;
+    subject.backend = Box::new(RawBackend(server.connection().await.unwrap()));
+    subject.add(&key, 1).await;
+    subject.marked(&key).await;
+}
+
+#[tokio::test]
+async fn a_server_without_memory_takes_no_writes_and_still_answers_reads() {
+    let (subject, server) = by_events_only().await;
+    let key = stream("full");
+    let added = subject.add(&key, 1).await;
+    let raw = server.connection().await.unwrap();
+    command(&raw, &["CONFIG", "SET", "maxmemory", "1"]).await;
+    let fields = || vec![(Bytes::from("data"), Bytes::from("x"))];
+    for dedupe in [None, Some("a")] {
+        let refused = subject.backbone.append(&key, fields(), dedupe).await;
+        assert!(matches!(refused, Err(BackboneError::ReadOnly(_))), "{refused:?}");
+    }
+    let tail = subject.backbone.tails(&[key]).await.remove(0).unwrap();
+    assert_eq!(tail.last, added[0]);
+    command(&raw, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+    until("it connects without memory too", async || subject.backbone.is_connected().then_some(())).await;
+}
+
+#[tokio::test]
+async fn scripts_that_the_server_forgot_are_loaded_again() {
+    let (subject, server) = by_events_only().await;
+    command(&server.connection().await.unwrap(), &["SCRIPT", "FLUSH"]).await;
+    super::contract::many_cursors_at_once(&subject).await;
+}
+
+#[tokio::test]
+async fn a_replica_is_not_taken_for_a_master() {
+    let master = RedisServer::start(&[]).await.unwrap();
+    let port = master.port().to_string();
+    let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &port]).await.unwrap();
+    let refused = RedisBackbone::connect(config(replica.url()), Arc::default()).await.err();
+    assert!(matches!(&refused, Some(BackboneError::Away(why)) if why.contains("replica")), "{refused:?}");
+}
+
+#[tokio::test]
+async fn what_is_not_supported_is_said_and_the_password_is_not() {
+    let refusal = async |config: RedisConfig| match RedisBackbone::connect(config, Arc::default()).await {
+        Err(BackboneError::Refused(why)) => why,
+        other => panic!("{:?}", other.err()),
+    };
+    let cluster = RedisServer::start(&["--cluster-enabled", "yes"]).await.unwrap();
+    command(&cluster.connection().await.unwrap(), &["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+    until("the cluster is up", async || {
+        let info = command(&cluster.connection().await.unwrap(), &["CLUSTER", "INFO"]).await;
+        format!("{info:?}").contains("cluster_state:ok").then_some(())
+    })
+    .await;
+    assert!(refusal(config(cluster.url())).await.contains("not supported yet"));
+    let server = RedisServer::start(&[]).await.unwrap();
+    command(&server.connection().await.unwrap(), &["SET", "tg:sys:schema", "2"]).await;
+    assert!(refusal(config(server.url())).await.contains("schema"));
+    for url in ["http://u:sesame@127.0.0.1", "sesame"] {
+        let config = config(url.into());
+        assert!(!format!("{config:?}").contains("sesame"));
+        assert!(!refusal(config).await.contains("sesame"));
+    }
+    let wrong = refusal(config(server.url_as("edge", "sesame"))).await;
+    assert!(wrong.contains("password") && !wrong.contains("sesame"), "{wrong}");
+}
+
+#[tokio::test]
+async fn after_shutdown_nothing_runs_and_everything_is_away() {
+    let server = RedisServer::start(&[]).await.unwrap();
+    let (subject, redis) = subject(&server, config(server.url())).await;
+    redis.shutdown().await;
+    assert!(!subject.backbone.is_connected());
+    let refused = subject.backbone.watch(&[stream("late")]).await;
+    assert!(matches!(refused, Err(BackboneError::Away(_))));
+    let raw = server.connection().await.unwrap();
+    until("the node's connections are closed", async || {
+        let list = format!("{:?}", command(&raw, &["CLIENT", "LIST", "TYPE", "pubsub"]).await);
+        (!list.contains("addr=")).then_some(())
+    })
+    .await;
+}
