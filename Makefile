@@ -1,0 +1,57 @@
+# `make` lists the targets. CI runs `make test`, and nothing that is not here.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+CARGO ?= cargo
+# Where everything that is built or installed goes; the tools of the tests stay in a folder of it.
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+TIDEGATE_TOOLS ?= $(CARGO_TARGET_DIR)/tools
+export CARGO_TARGET_DIR TIDEGATE_TOOLS
+
+# What the client checks and the browser test import.
+export TIDEGATE_PYTHON := $(TIDEGATE_TOOLS)/venv/bin/python
+export TIDEGATE_NODE_MODULES := $(TIDEGATE_TOOLS)/clients/node_modules
+# Tools of ours come after the machine's own.
+export PATH := $(PATH):$(TIDEGATE_TOOLS)/bin
+
+.PHONY: help run test tools check fmt clippy docs deny rust clients bench
+
+help: ## lists the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## builds a node and runs it with the tenant demo, no Redis needed
+	$(CARGO) build --locked
+	exec "$(CARGO_TARGET_DIR)/debug/tidegate" dev $(ARGS)
+
+test: tools check rust clients ## everything that CI checks; installs what it needs
+
+check: fmt clippy docs deny ## formatting, lints, documentation, dependencies; warnings are errors
+
+tools: ## installs what the tests need; quick when it is there
+	scripts/install-test-tools.sh
+
+fmt: ## formatting
+	$(CARGO) fmt --all --check
+
+clippy: ## lints
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings -D clippy::too_many_lines
+
+docs: ## documentation builds without a warning
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+
+deny: ## licences, banned crates and sources of dependencies
+	scripts/install-test-tools.sh cargo-deny
+	$(CARGO) deny --locked check bans licenses sources
+
+rust: ## Rust tests
+	$(CARGO) test --workspace --locked
+
+clients: ## examples and the live page, against a real redis-server, a node and a real browser
+	$(CARGO) build --locked
+	$(TIDEGATE_PYTHON) scripts/check-clients.py "$(CARGO_TARGET_DIR)/debug/tidegate"
+
+bench: ## measures a release build
+	benches/run.sh

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Installs what `make test` needs beside the Rust tool chain, and says what it does. Running it again is
+# quick: what is there stays.
+#
+#   scripts/install-test-tools.sh              everything
+#   scripts/install-test-tools.sh cargo-deny   only that
+#
+# System packages come by apt-get; the rest goes to $TIDEGATE_TOOLS (default: target/tools).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+tools="${TIDEGATE_TOOLS:-${CARGO_TARGET_DIR:-$PWD/target}/tools}"
+redis_py=8.1.0
+cargo_deny=0.20.2
+mkdir -p "$tools"
+
+say() { printf 'install-test-tools: %s\n' "$*" >&2; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo "$@"; else
+        say "this needs root, and there is no sudo: $*"
+        return 1
+    fi
+}
+
+apt_install() {
+    export DEBIAN_FRONTEND=noninteractive
+    as_root apt-get update -qq
+    # dpkg may stop half way through Chromium's many dependencies; finishing and asking again helps.
+    as_root apt-get install -y -qq --no-install-recommends "$@" >/dev/null || {
+        say "apt-get failed, finishing what it began and trying once more"
+        as_root apt-get -f install -y -qq >/dev/null
+        as_root apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+    }
+}
+
+system_packages() {
+    local missing=()
+    command -v redis-server >/dev/null || missing+=(redis-server)
+    [ -x "${CHROMIUM:-/usr/bin/chromium}" ] || missing+=(chromium)
+    command -v python3 >/dev/null || missing+=(python3)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+    command -v node >/dev/null || missing+=(nodejs)
+    command -v npm >/dev/null || missing+=(npm)
+    [ ${#missing[@]} = 0 ] && return
+    if ! command -v apt-get >/dev/null; then
+        say "missing, and there is no apt-get to install them: ${missing[*]}"
+        return 1
+    fi
+    say "installing ${missing[*]}"
+    apt_install "${missing[@]}"
+}
+
+python_packages() {
+    local stamp="$tools/venv/.tidegate"
+    [ "$(cat "$stamp" 2>/dev/null)" = "redis $redis_py" ] && return
+    say "installing redis-py $redis_py into $tools/venv"
+    python3 -m venv "$tools/venv"
+    "$tools/venv/bin/python" -m pip install --quiet "redis==$redis_py"
+    echo "redis $redis_py" >"$stamp"
+}
+
+node_packages() {
+    local folder="$tools/clients"
+    cmp -s tests/clients/package-lock.json "$folder/.tidegate" && return
+    say "installing the packages of tests/clients into $folder"
+    mkdir -p "$folder"
+    cp tests/clients/package.json tests/clients/package-lock.json "$folder/"
+    (cd "$folder" && npm ci --silent --no-audit --no-fund --ignore-scripts)
+    cp tests/clients/package-lock.json "$folder/.tidegate"
+}
+
+dependency_checker() {
+    export PATH="$PATH:$tools/bin"
+    local version
+    version="$(cargo-deny --version 2>/dev/null || true)"
+    # Older ones cannot read what today's cargo says.
+    [[ "$version" =~ ^cargo-deny\ 0\.(1[89]|[2-9][0-9])\. ]] && return
+    say "building cargo-deny $cargo_deny, once: about two minutes"
+    cargo install cargo-deny --quiet --locked --version "$cargo_deny" --no-default-features --debug \
+        --root "$tools" --target-dir "$tools/build"
+    rm -rf "$tools/build"
+}
+
+case "${1:-all}" in
+    all)
+        system_packages
+        python_packages
+        node_packages
+        dependency_checker
+        ;;
+    cargo-deny) dependency_checker ;;
+    *)
+        say "unknown: $1 (all, cargo-deny)"
+        exit 2
+        ;;
+esac
