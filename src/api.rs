@@ -1,4 +1,4 @@
-//! HTTP: the admin listener, and publishing.
+//! What a node serves beside its clients: publishing, the admin listener, and RESP for backends.
 
 pub mod admin;
 #[cfg(test)]
@@ -6,6 +6,4 @@ mod fake;
 pub mod health;
 pub mod metrics;
 pub mod publish;
-//! What a node serves beside its clients.
-
 pub mod resp;

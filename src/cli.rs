@@ -6,6 +6,7 @@ pub mod args;
 pub mod check_config;
 pub mod lifetime;
 pub mod load;
+pub mod node;
 pub mod token;
 
 pub use args::{CheckConfigArgs, Cli, ClientArgs, CodecArg, Command, NodeArgs, PublishArgs, TokenArgs};

@@ -1,1 +1,27 @@
-fn main() {}
+//! The `tidegate` command.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tidegate::cli::{self, Cli, CliError, Command};
+
+fn main() -> ExitCode {
+    let command = Cli::parse().into_command();
+    match run(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tidegate: {error:#}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Dev(args) => cli::node::dev(args),
+        Command::Serve(args) => cli::node::serve(&args),
+        Command::CheckConfig(args) => cli::check_config::run(&args),
+        Command::Token(args) => cli::token::run(&args),
+        Command::Client(_) | Command::Publish(_) => Err(CliError::Usage("soon".into())),
+    }
+}

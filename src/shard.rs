@@ -78,11 +78,12 @@ pub struct Inlets {
     pub drain: CancellationToken,
 }
 
-/// Starts a shard on a thread of its own, which ends after `drain`.
+/// Starts a shard on a thread of its own, which ends after `drain`, with the number of tasks it had to
+/// cut.
 ///
 /// # Errors
 /// When the thread or its runtime cannot be made.
-pub fn spawn(env: Env, inlets: Inlets) -> io::Result<std::thread::JoinHandle<io::Result<()>>> {
+pub fn spawn(env: Env, inlets: Inlets) -> io::Result<std::thread::JoinHandle<io::Result<usize>>> {
     std::thread::Builder::new().name(format!("shard-{}", env.id.0)).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         // Dropped at the end with whatever the grace of the drain did not see through.
@@ -109,7 +110,7 @@ struct Shard {
 }
 
 impl Shard {
-    async fn run(env: Env, inlets: Inlets) -> io::Result<()> {
+    async fn run(env: Env, inlets: Inlets) -> io::Result<usize> {
         let Inlets { listener, mut deliveries, mut orders, drain } = inlets;
         let listener = TcpListener::from_std(listener)?;
         let shard = Rc::new(Self {
@@ -133,7 +134,10 @@ impl Shard {
             let due = shard.state.borrow().next_time().unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
             tokio::select! {
                 () = drain.cancelled() => break,
-                _ = deliveries.recv_many(&mut delivered, 256) => {
+                got = deliveries.recv_many(&mut delivered, 256) => {
+                    if got == 0 {
+                        break;
+                    }
                     shard.with(|state| delivered.drain(..).for_each(|delivery| state.on_delivery(delivery)));
                 }
                 Some(order) = orders.recv() => shard.obey(order),
@@ -146,11 +150,10 @@ impl Shard {
         shard.store_cursors().await;
         shard.with(State::drain);
         shard.tasks.close();
-        if timeout(DRAIN, shard.tasks.wait()).await.is_err() {
-            tracing::warn!(left = shard.tasks.len(), "the shard ends before all its clients hung up");
-        }
+        // Connections that do not hang up in time are cut with the runtime.
+        let _ = timeout(DRAIN, shard.tasks.wait()).await;
         asking.abort();
-        Ok(())
+        Ok(shard.tasks.len())
     }
 
     /// Calls into the state, then writes what gathered and starts what has to wait.

@@ -15,6 +15,9 @@ pub struct InvalidLifetime;
 const MAX_SECONDS: u64 = 3_650 * 86_400;
 
 impl Lifetime {
+    /// One hour.
+    pub const HOUR: Self = Self(Duration::from_secs(3_600));
+
     /// The duration.
     pub fn duration(self) -> Duration {
         self.0

@@ -16,10 +16,15 @@ use super::{CliError, load};
 
 /// Prints a token as the last line of standard output.
 pub fn run(args: &TokenArgs) -> Result<(), CliError> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
-    let token = make(args, &super::environment, now.as_secs())?;
+    let token = sign(args)?;
     writeln!(std::io::stdout().lock(), "{token}").context("writing to standard output")?;
     Ok(())
+}
+
+/// Makes a token that is good from now on.
+pub(super) fn sign(args: &TokenArgs) -> Result<String, CliError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    make(args, &super::environment, now.as_secs())
 }
 
 /// Makes the token, and makes sure that a node with this configuration would accept it.

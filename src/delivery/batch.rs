@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::backbone::Page;
 use crate::domain::{ChannelName, Epoch, Malformed, NamespaceRules, Offset, Publication, StreamKey, TenantId};
-use crate::telemetry::TenantMetrics;
+use crate::telemetry::{Skip, TenantMetrics, events};
 
 /// A channel and what holds for it; made once a channel and shard, then shared.
 pub struct Channel {
@@ -66,7 +66,7 @@ impl Batch {
             .iter()
             .map(|entry| {
                 let message = Publication::from_entry(entry, channel.max_payload)
-                    .inspect_err(|why| count_skipped(channel, entry.offset, why))
+                    .inspect_err(|why| note_skipped(channel, entry.offset, why))
                     .ok()
                     .map(Arc::new);
                 Item { offset: entry.offset, message }
@@ -100,10 +100,10 @@ impl Batch {
     }
 }
 
-fn count_skipped(channel: &Channel, offset: Offset, why: &Malformed) {
-    tracing::debug!(stream = %channel.stream, %offset, %why, "entry skipped");
-    match why {
-        Malformed::TooLarge { .. } => channel.metrics.skipped_too_large.inc(),
-        Malformed::NoData | Malformed::Field { .. } => channel.metrics.skipped_malformed.inc(),
+fn note_skipped(channel: &Channel, offset: Offset, why: &Malformed) {
+    let reason = match why {
+        Malformed::TooLarge { .. } => Skip::TooLarge,
+        Malformed::NoData | Malformed::Field { .. } => Skip::Malformed,
     };
+    events::entry_skipped(&channel.metrics, &channel.tenant, &channel.name, offset, reason, why);
 }

@@ -21,7 +21,7 @@ use super::ring::{Budget, Ring};
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError, Page, Read, Tail, Trim};
 use crate::domain::{Epoch, Offset, StreamKey};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, events};
 
 mod side;
 
@@ -120,7 +120,7 @@ struct Open {
 pub struct Feed {
     backbone: Arc<dyn Backbone>,
     dirty: Arc<DirtySet>,
-    metrics: Arc<Metrics>,
+    metrics: Metrics,
     options: FeedOptions,
     watched: IndexMap<StreamKey, Watched>,
     outlets: Vec<Outlet>,
@@ -139,7 +139,7 @@ impl Feed {
     pub fn spawn(
         backbone: Arc<dyn Backbone>,
         dirty: Arc<DirtySet>,
-        metrics: Arc<Metrics>,
+        metrics: Metrics,
         options: FeedOptions,
         shards: Vec<mpsc::Sender<Delivery>>,
         cancel: CancellationToken,
@@ -233,16 +233,16 @@ impl Feed {
         let Some(open) = &watched.open else { return };
         let from_ring = open.ring.read(&stream, after, open.position, open.epoch, PAGE_COUNT).map(Arc::new);
         if let Some(batch) = from_ring.or_else(|| self.pages.find(&stream, after, Instant::now())) {
-            self.metrics.page_cache_hits.inc();
+            self.metrics.node().page_cache_hits.inc();
             self.outlets[usize::from(shard.0)].answer(Delivery::Page { stream, after, batch: Ok(batch) });
         } else if self.pages.join(&stream, after, shard) {
-            self.metrics.page_cache_misses.inc();
+            self.metrics.node().page_cache_misses.inc();
             let count = fitting(PAGE_COUNT, open.entry_bytes);
             let beyond = after > open.position;
             let read = Read { stream, after, added: None, count };
             self.side.spawn(Side::new(self).page(read, beyond));
         } else {
-            self.metrics.page_cache_joined.inc();
+            self.metrics.node().page_cache_joined.inc();
         }
     }
 
@@ -270,7 +270,7 @@ impl Feed {
             }
         }
         if !reads.is_empty() {
-            self.metrics.feed_reads.inc_by(reads.len() as u64);
+            self.metrics.node().feed_reads.inc_by(reads.len() as u64);
             self.reading = Some(self.side.spawn(Side::new(self).live(reads)).id());
         }
     }
@@ -289,8 +289,12 @@ impl Feed {
                     }
                 }
                 let watched = &mut self.watched;
-                self.budget.enforce(|stream| Some(&mut watched.get_mut(stream)?.open.as_mut()?.ring));
-                self.metrics.ring_bytes.set(self.budget.used() as i64);
+                self.budget.enforce(|stream, drop_oldest| {
+                    if let Some(open) = watched.get_mut(stream).and_then(|watched| watched.open.as_mut()) {
+                        drop_oldest(&mut open.ring);
+                    }
+                });
+                self.metrics.node().ring_bytes.set(self.budget.used() as i64);
             }
             Done::Page(read, page) => self.on_page(read, page),
             Done::Unwatched(streams) => self.on_unwatched(streams),
@@ -321,8 +325,8 @@ impl Feed {
                 self.unwatch(vec![stream.clone()]);
             }
         }
-        self.metrics.watched_streams.set(self.watched.len() as i64);
-        for outlet in outlets(&mut self.outlets, shards) {
+        self.metrics.node().watched_streams.set(self.watched.len() as i64);
+        for (_, outlet) in outlets(&mut self.outlets, shards) {
             outlet.answer(Delivery::Opened { stream: stream.clone(), tail: tail.clone() });
         }
     }
@@ -363,7 +367,7 @@ impl Feed {
             (None, Some(added)) if page.whole => Some(added + page.entries.len() as u64),
             _ => None,
         };
-        self.metrics.feed_read_entries.inc_by(page.entries.len() as u64);
+        self.metrics.node().feed_read_entries.inc_by(page.entries.len() as u64);
         let batch = Arc::new(Batch::from_page(&watched.channel, read.after, page));
         if new_epoch {
             open.ring.reset(read.after, &mut self.budget);
@@ -375,9 +379,9 @@ impl Feed {
         if !batch.items.is_empty() {
             open.entry_bytes = batch.bytes() / batch.items.len();
         }
-        for outlet in outlets(&mut self.outlets, watched.shards) {
+        for (shard, outlet) in outlets(&mut self.outlets, watched.shards) {
             if !outlet.offer(&batch) {
-                self.metrics.shard_inbox_full.inc();
+                events::shard_inbox_full(self.metrics.node(), shard);
             }
         }
     }
@@ -385,12 +389,7 @@ impl Feed {
     /// One channel's error is its own: the sweep tries it again. Lost connections are told by the
     /// backbone, which marks everything when it is back.
     fn on_read_error(&self, stream: &StreamKey, error: &BackboneError) {
-        self.metrics.backbone_error(error);
-        if error.is_retryable() {
-            tracing::debug!(%stream, %error, "read failed");
-        } else {
-            tracing::warn!(%stream, %error, "channel cannot be read");
-        }
+        events::backbone_error(self.metrics.node(), error.into(), "read a channel", &format_args!("{stream}: {error}"));
     }
 
     fn on_page(&mut self, read: Read, page: Result<Page, BackboneError>) {
@@ -401,7 +400,7 @@ impl Feed {
             Ok(batch) => self.pages.keep(batch, Instant::now()),
             Err(error) => self.on_read_error(&read.stream, error),
         }
-        for outlet in outlets(&mut self.outlets, shards) {
+        for (_, outlet) in outlets(&mut self.outlets, shards) {
             let (stream, after) = (read.stream.clone(), read.after);
             outlet.answer(Delivery::Page { stream, after, batch: batch.clone() });
         }
@@ -434,7 +433,7 @@ impl Feed {
             !over
         });
         if !ended.is_empty() {
-            self.metrics.watched_streams.set(self.watched.len() as i64);
+            self.metrics.node().watched_streams.set(self.watched.len() as i64);
             self.unwatch(ended);
         }
         let now_ms = self.backbone.clock().now_ms();
@@ -455,8 +454,8 @@ impl Feed {
 }
 
 /// The outlets of a set of shards.
-fn outlets(outlets: &mut [Outlet], shards: u64) -> impl Iterator<Item = &mut Outlet> {
-    outlets.iter_mut().enumerate().filter(move |(shard, _)| shards & (1 << shard) != 0).map(|(_, outlet)| outlet)
+fn outlets(outlets: &mut [Outlet], shards: u64) -> impl Iterator<Item = (usize, &mut Outlet)> {
+    outlets.iter_mut().enumerate().filter(move |(shard, _)| shards & (1 << shard) != 0)
 }
 
 /// How many entries of a typical size fit into one read, at most `most`.

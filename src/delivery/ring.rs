@@ -83,15 +83,14 @@ impl Budget {
         self.used
     }
 
-    /// Drops the oldest entries of all rings until the budget holds.
-    pub(super) fn enforce<'a>(&mut self, mut ring_of: impl FnMut(&StreamKey) -> Option<&'a mut Ring>) {
+    /// Drops the oldest entries of all rings until the budget holds. `drop_from` finds the ring of a
+    /// stream, if there still is one, and hands it on.
+    pub(super) fn enforce(&mut self, mut drop_from: impl FnMut(&StreamKey, &mut dyn FnMut(&mut Ring))) {
         /// Entries in all rings: bounds `order` also where entries are tiny.
         const MOST_ENTRIES: usize = 1 << 20;
         while self.used > self.limit || self.order.len() > MOST_ENTRIES {
             let Some((stream, offset)) = self.order.pop_front() else { return };
-            if let Some(ring) = ring_of(&stream) {
-                ring.drop_oldest(offset, self);
-            }
+            drop_from(&stream, &mut |ring| ring.drop_oldest(offset, self));
         }
     }
 }
@@ -135,7 +134,7 @@ mod tests {
         let mut budget = Budget::new(3 * Item { offset: offset(0), message: None }.bytes());
         let mut ring = Ring::at(offset(0));
         ring.push(&batch(0, 1..=5, true), &mut budget);
-        budget.enforce(|_| Some(&mut ring));
+        budget.enforce(|_, drop| drop(&mut ring));
         assert_eq!(read(&ring, 1, 5), None);
         assert_eq!(read(&ring, 2, 5), Some((vec![3, 4, 5], false)));
         ring.reset(offset(5), &mut budget);

@@ -9,7 +9,6 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Shard;
-use super::perform::resume_label;
 use super::seat::{Heartbeat, Link};
 use super::state::{Place, State};
 use crate::auth::{self, Identity};
@@ -19,8 +18,7 @@ use crate::domain::{CloseReason, CursorKey, DeviceId, SessionId};
 use crate::protocol::{ClientFrame, Codec, Connect, ErrorCode, Resumed, ServerFrame};
 use crate::router::{IdentityHash, ResumeClaims};
 use crate::session::{Attached, Session};
-use crate::telemetry::events;
-use crate::telemetry::labels::{Refusal, Transport};
+use crate::telemetry::{events, Refusal, Transport};
 use crate::tenants::Tenant;
 use crate::transport::outbox::{Frame, Outbox};
 use crate::transport::websocket::{Decoder, Event, encode};
@@ -222,7 +220,7 @@ impl Shard {
             ping_ms,
         };
         let metrics = self.env.metrics.tenant(&tenant);
-        events::connection_opened(&metrics, &tenant, Transport::WebSocket, session.id, resume_label(resumed));
+        events::connection_opened(&metrics, &tenant, Transport::WebSocket, session.id, resumed.into());
         let entry = Entry { session: session.id, tenant, user, device, shard: self.env.id };
         let link = link(socket.clone(), codec, Duration::from_millis(ping_ms));
         let place = self.with(|state| state.seat(session, link, &connected, subs));
@@ -376,6 +374,7 @@ async fn first_frame(
 ) -> Result<(Connect, BytesMut), Option<Refused>> {
     let mut input = early;
     loop {
+        let whole = input.len();
         let mut rest = &mut input[..];
         let found = match decoder.next(&mut rest, limit) {
             Ok(None) => None,
@@ -391,7 +390,7 @@ async fn first_frame(
                 return Err(Some(Refused { reason, message }));
             }
         };
-        let taken = input.len() - rest.len();
+        let taken = whole - rest.len();
         match found {
             Some(Ok(ClientFrame::Connect(connect))) => return Ok((connect, input.split_off(taken))),
             Some(Ok(_)) => {

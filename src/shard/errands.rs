@@ -18,8 +18,7 @@ use crate::domain::{ChannelName, CloseReason, Offset, Publication, RawEntry, Str
 use crate::protocol::{ErrorCode, Payload, RequestId, ServerFrame};
 use crate::session::Session;
 use crate::session::state::done;
-use crate::telemetry::events;
-use crate::telemetry::labels::{CursorWriteOutcome, DeadLetterOutcome, PublishOutcome, Via};
+use crate::telemetry::{events, CursorWriteOutcome, DeadLetterOutcome, PublishOutcome, Via};
 use crate::transport::outbox::Flush;
 
 /// Something that the state hands out because it has to wait for it.

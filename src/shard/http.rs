@@ -18,8 +18,7 @@ use super::gate::Permit;
 use crate::api::admin::bearer;
 use crate::api::publish::{self, PublishContext, PublishLimits};
 use crate::domain::ChannelName;
-use crate::telemetry::events;
-use crate::telemetry::labels::Refusal;
+use crate::telemetry::Refusal;
 use crate::tenants::Tenant;
 use crate::transport::websocket::{self, handshake};
 
@@ -53,7 +52,7 @@ impl Shard {
 
     async fn answer_http(self: Rc<Self>, request: Request<Incoming>, permit: Rc<Option<Permit>>) -> Answer {
         if permit.is_none() {
-            events::handshake_overloaded(self.env.metrics.node());
+            self.env.metrics.node().handshakes_refused.of(Refusal::Overloaded).inc();
             let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, "this node holds as many connections as it may\n");
             answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("5"));
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

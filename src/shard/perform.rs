@@ -5,7 +5,6 @@ use super::state::{Shared, State};
 use crate::protocol::ServerFrame;
 use crate::session::Effect;
 use crate::telemetry::events;
-use crate::telemetry::labels::{Gap, Resume};
 
 impl State {
     /// Performs the effects that a call into a session left behind, and those that they bring about.
@@ -92,20 +91,7 @@ impl State {
     fn note(&self, at: usize, frame: &ServerFrame) {
         if let ServerFrame::Gap { channel, after, reason, .. } = frame {
             let tenant = &self.seats[at].session.tenant.id;
-            if let Some(reason) = Gap::named(reason.label()) {
-                events::gap(&self.metrics.tenant(tenant), tenant, channel, *after, reason);
-            }
+            events::gap(&self.metrics.tenant(tenant), tenant, channel, *after, (*reason).into());
         }
-    }
-}
-
-/// The metric's label for what a resume brought back.
-pub(super) fn resume_label(resumed: crate::protocol::Resumed) -> Resume {
-    use crate::protocol::Resumed;
-    match resumed {
-        Resumed::New => Resume::New,
-        Resumed::Home => Resume::Home,
-        Resumed::Moved => Resume::Moved,
-        Resumed::Lost => Resume::Lost,
     }
 }

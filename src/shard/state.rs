@@ -22,8 +22,7 @@ use crate::protocol::{ClientFrame, ErrorCode, RequestId, ServerFrame, Subscribe}
 use crate::session::state::done;
 use crate::session::subscription::Moment;
 use crate::session::{Effects, Session};
-use crate::telemetry::labels::Transport;
-use crate::telemetry::{Metrics, events};
+use crate::telemetry::{Metrics, Transport, events};
 use crate::tenants::Tenant;
 use crate::transport::outbox::{Flush, Frame};
 use crate::transport::websocket::encode;
@@ -48,7 +47,7 @@ pub(super) struct State {
     unstored: Vec<Place>,
     pub(super) errands: VecDeque<Errand>,
     pub(super) fx: Effects,
-    fx_spare: Effects,
+    pub(super) fx_spare: Effects,
     pub(super) scratch: Vec<u8>,
     stamps: u64,
 }
@@ -529,10 +528,10 @@ impl State {
     pub(super) fn flush(&mut self) {
         let mut touched = std::mem::take(&mut self.touched);
         for at in touched.drain(..) {
-            if let Some(seat) = self.seats.get_mut(at).filter(|seat| std::mem::take(&mut seat.touched)) {
-                if seat.link.as_ref().is_some_and(|link| !link.waiting) {
-                    self.flush_seat(at);
-                }
+            let Some(seat) = self.seats.get_mut(at) else { continue };
+            seat.touched = false;
+            if seat.link.as_ref().is_some_and(|link| !link.waiting) {
+                self.flush_seat(at);
             }
         }
         self.touched = touched;

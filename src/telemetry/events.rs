@@ -20,8 +20,8 @@ pub fn node_ready(node: &NodeId) {
 }
 
 /// The node begins to drain.
-pub fn drain_started(node: &NodeId, sessions: usize, deadline: Duration) {
-    tracing::info!(%node, sessions, deadline_ms = millis(deadline), "draining");
+pub fn drain_started(node: &NodeId, deadline: Duration) {
+    tracing::info!(%node, deadline_ms = millis(deadline), "draining");
 }
 
 /// The drain is over; `forced` sessions were cut because the deadline came first.

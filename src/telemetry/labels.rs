@@ -1,6 +1,8 @@
 //! The bounded words that stand in labels.
 
+use crate::backbone::BackboneError;
 use crate::domain::CloseReason;
+use crate::protocol::{GapReason, Resumed};
 
 /// A closed set of words for one label of a metric.
 pub trait Label: Copy + Send + Sync + 'static {
@@ -183,10 +185,42 @@ labels! {
     }
 }
 
+impl From<&BackboneError> for BackboneFault {
+    fn from(error: &BackboneError) -> Self {
+        match error {
+            BackboneError::Away(_) => Self::Away,
+            BackboneError::WrongType(_) => Self::WrongType,
+            BackboneError::ReadOnly(_) => Self::ReadOnly,
+            BackboneError::Refused(_) => Self::Refused,
+        }
+    }
+}
+
+impl From<GapReason> for Gap {
+    fn from(reason: GapReason) -> Self {
+        match reason {
+            GapReason::Trimmed => Self::Trimmed,
+            GapReason::Epoch => Self::Epoch,
+            GapReason::Attempts => Self::Attempts,
+            GapReason::Slow => Self::Slow,
+        }
+    }
+}
+
+impl From<Resumed> for Resume {
+    fn from(resumed: Resumed) -> Self {
+        match resumed {
+            Resumed::New => Self::New,
+            Resumed::Home => Self::Home,
+            Resumed::Moved => Self::Moved,
+            Resumed::Lost => Self::Lost,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{GapReason, Resumed};
 
     #[test]
     fn the_words_are_those_of_the_protocol() {

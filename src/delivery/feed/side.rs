@@ -7,7 +7,7 @@ use super::Feed;
 use crate::backbone::backoff::Backoff;
 use crate::backbone::{Backbone, BackboneError, Page, Read, Tail, Trim};
 use crate::domain::StreamKey;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, events};
 
 /// What a task brought back.
 pub(super) enum Done {
@@ -21,7 +21,7 @@ pub(super) enum Done {
 /// What the tasks share.
 pub(super) struct Side {
     backbone: Arc<dyn Backbone>,
-    metrics: Arc<Metrics>,
+    metrics: Metrics,
 }
 
 impl Side {
@@ -33,7 +33,7 @@ impl Side {
     pub(super) async fn open(self, streams: Vec<StreamKey>) -> Done {
         let mut backoff = backoff();
         while let Err(error) = self.backbone.watch(&streams).await {
-            self.metrics.backbone_error(&error);
+            events::backbone_error(self.metrics.node(), (&error).into(), "watch channels", &error);
             if !error.is_retryable() {
                 return Done::Opened(streams.into_iter().map(|stream| (stream, Err(error.clone()))).collect());
             }
@@ -62,7 +62,7 @@ impl Side {
     pub(super) async fn live(self, reads: Vec<Read>) -> Done {
         let started = std::time::Instant::now();
         let pages = self.backbone.read(&reads).await;
-        self.metrics.feed_pipeline_seconds.observe(started.elapsed().as_secs_f64());
+        self.metrics.node().feed_pipeline_duration.observe(started.elapsed());
         Done::Live(reads.into_iter().zip(pages).collect())
     }
 
@@ -98,8 +98,7 @@ impl Side {
 
     pub(super) async fn trim(self, trims: Vec<Trim>) -> Done {
         if let Err(error) = self.backbone.trim(&trims).await {
-            self.metrics.backbone_error(&error);
-            tracing::debug!(%error, "trimming failed; it is tried again when the channels grow");
+            events::backbone_error(self.metrics.node(), (&error).into(), "trim channels", &error);
         }
         Done::Trimmed
     }
