@@ -158,8 +158,8 @@ impl Identity {
             PublishRight::Subscribers => is_subscribed,
             PublishRight::Anyone => true,
         };
-        has_right
-            && (self.channels.is_none() || self.is_listed(channel) || self.may_subscribe(rules, channel))
+        let is_own = || *channel == ChannelName::personal(&self.user);
+        has_right && (self.channels.is_none() || self.is_listed(channel) || is_own())
     }
 
     fn is_listed(&self, channel: &ChannelName) -> bool {

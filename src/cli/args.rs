@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::domain::{ChannelName, DeviceId, Offset, TenantId, UserId};
 use crate::protocol::Codec;
@@ -147,6 +147,8 @@ The token is the last line of standard output. Whoever has it is that user until
 
 /// What stands in the token, and who signs it.
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
+#[command(group = ArgGroup::new("signer").args(["demo", "config"]).required(true))]
 pub struct TokenArgs {
     /// The tenant; `demo` with --demo.
     #[arg(long, required_unless_present = "demo")]
@@ -161,7 +163,7 @@ pub struct TokenArgs {
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = parse_claim)]
     pub claims: Vec<(String, serde_json::Value)>,
     /// Sign with the demo tenant's key, which everybody knows.
-    #[arg(long, conflicts_with = "config", required_unless_present = "config")]
+    #[arg(long)]
     pub demo: bool,
     /// Sign with the tenant's key from this configuration file.
     #[arg(long, value_name = "FILE")]
