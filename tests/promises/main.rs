@@ -1,6 +1,5 @@
-//! What Tidegate promises, a module a promise, against real programs.
-
-mod resp;
-//! The promises of DESIGN section 3, kept against real servers: one module a promise.
+//! What Tidegate promises, kept against real servers: one module a promise.
 
 mod backbone;
+mod fences;
+mod resp;
