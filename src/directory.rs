@@ -212,9 +212,8 @@ mod tests {
         let entry = entry(SessionId::random(), Some("phone"));
         directory.register(entry.clone(), 9).await;
         let device = entry.device.clone().unwrap();
-        let taking = tokio::spawn(async move {
-            directory.take_device(&entry.tenant, &entry.user, &device).await
-        });
+        let taking =
+            tokio::spawn(async move { directory.take_device(&entry.tenant, &entry.user, &device).await });
         let Some(Order::Detach { to, .. }) = shard.recv().await else { panic!("no order") };
         to.send(Some(Box::new(7))).unwrap();
         assert_eq!(taking.await.unwrap(), Some(Box::new(7)));

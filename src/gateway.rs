@@ -24,8 +24,8 @@ use crate::backbone::{Backbone, BackboneError};
 use crate::config::{BackboneConfig, Config, Wake, connection_limit, raise_file_limit};
 use crate::delivery::{Delivery, Feed, FeedOptions, ShardId};
 use crate::directory::{Directory, Order};
-use crate::domain::keys::SECRET_KEY;
 use crate::domain::NodeId;
+use crate::domain::keys::SECRET_KEY;
 use crate::router::secret::ShortSecret;
 use crate::router::{ClusterSecret, NodeRecord, ResumeTokens, membership};
 use crate::session::Session;
@@ -130,7 +130,8 @@ impl Node {
         let resume = ResumeTokens::new(&cluster_secret(config, &*contract).await?);
         let record = NodeRecord::new(config.node.public_url.as_ref().map(ToString::to_string));
         let (record, records) = watch::channel(record);
-        let (_members, keeper) = membership::start(contract.clone(), config.node.id.clone(), records, stop.clone());
+        let (_members, keeper) =
+            membership::start(contract.clone(), config.node.id.clone(), records, stop.clone());
         own(&mut tasks, keeper);
 
         let options = FeedOptions {
@@ -138,10 +139,12 @@ impl Node {
             page_cache_bytes: config.memory.page_cache_bytes,
             ..FeedOptions::default()
         };
-        let (to_shards, deliveries): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel::<Delivery>(SHARD_QUEUE)).unzip();
+        let (to_shards, deliveries): (Vec<_>, Vec<_>) =
+            (0..count).map(|_| mpsc::channel::<Delivery>(SHARD_QUEUE)).unzip();
         let (to_orders, orders): (Vec<_>, Vec<_>) =
             (0..count).map(|_| mpsc::channel::<Order<Session>>(ORDER_QUEUE)).unzip();
-        let (feed, task) = Feed::spawn(contract.clone(), dirty, metrics.clone(), options, to_shards, stop.clone());
+        let (feed, task) =
+            Feed::spawn(contract.clone(), dirty, metrics.clone(), options, to_shards, stop.clone());
         own(&mut tasks, task);
         let (directory, task) = Directory::spawn(to_orders, stop.clone());
         own(&mut tasks, task);
@@ -151,7 +154,8 @@ impl Node {
         let health = Health { lifecycle: seen, backbone: contract.clone() };
         let token = config.admin.token.as_ref().map(|token| AdminToken::new(token.expose()));
         let hosts = Hosts::new(admin, []);
-        let router = admin::router(Admin { health, metrics: metrics.clone(), token, hosts }, axum::Router::new());
+        let router =
+            admin::router(Admin { health, metrics: metrics.clone(), token, hosts }, axum::Router::new());
         tasks.spawn(serve_admin(admin_listener, router, stop.clone()));
 
         let env = Env {

@@ -131,7 +131,8 @@ impl Shard {
         let mut delivered = Vec::new();
         loop {
             // With nothing on the agenda the loop looks again after a while.
-            let due = shard.state.borrow().next_time().unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
+            let due =
+                shard.state.borrow().next_time().unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
             tokio::select! {
                 () = drain.cancelled() => break,
                 got = deliveries.recv_many(&mut delivered, 256) => {

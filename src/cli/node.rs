@@ -29,7 +29,8 @@ fn run(args: &NodeArgs, banner: Option<fn(&Addresses) -> String>) -> Result<(), 
     // which cannot happen: this runs once a process.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let metrics = Metrics::default();
-    let telemetry = telemetry::init(&options(&config), &metrics).map_err(|error| CliError::Usage(error.to_string()))?;
+    let telemetry =
+        telemetry::init(&options(&config), &metrics).map_err(|error| CliError::Usage(error.to_string()))?;
     if args.demo {
         tracing::warn!("the tenant `demo` has public keys: anybody who reaches this node can use it");
     }

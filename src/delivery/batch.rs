@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::backbone::Page;
-use crate::domain::{ChannelName, Epoch, Malformed, NamespaceRules, Offset, Publication, StreamKey, TenantId};
+use crate::domain::{
+    ChannelName, Epoch, Malformed, NamespaceRules, Offset, Publication, StreamKey, TenantId,
+};
 use crate::telemetry::{Skip, TenantMetrics, events};
 
 /// A channel and what holds for it; made once a channel and shard, then shared.

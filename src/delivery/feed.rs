@@ -389,7 +389,12 @@ impl Feed {
     /// One channel's error is its own: the sweep tries it again. Lost connections are told by the
     /// backbone, which marks everything when it is back.
     fn on_read_error(&self, stream: &StreamKey, error: &BackboneError) {
-        events::backbone_error(self.metrics.node(), error.into(), "read a channel", &format_args!("{stream}: {error}"));
+        events::backbone_error(
+            self.metrics.node(),
+            error.into(),
+            "read a channel",
+            &format_args!("{stream}: {error}"),
+        );
     }
 
     fn on_page(&mut self, read: Read, page: Result<Page, BackboneError>) {

@@ -74,9 +74,7 @@ impl Outlet {
 
     /// Offers a live batch; false when it was left out.
     pub(super) fn offer(&mut self, batch: &Arc<Batch>) -> bool {
-        if !self.is_blocked()
-            && self.queue.try_send(Delivery::Live(batch.clone())).is_ok()
-        {
+        if !self.is_blocked() && self.queue.try_send(Delivery::Live(batch.clone())).is_ok() {
             return true;
         }
         self.lagging.insert(batch.stream.clone());

@@ -22,13 +22,7 @@ pub(super) struct Pages {
 
 impl Pages {
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            used: 0,
-            cached: HashMap::new(),
-            order: VecDeque::new(),
-            under_way: HashMap::new(),
-        }
+        Self { limit, used: 0, cached: HashMap::new(), order: VecDeque::new(), under_way: HashMap::new() }
     }
 
     /// A fresh page that holds what follows `from`.

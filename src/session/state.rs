@@ -86,7 +86,8 @@ impl Session {
 
     /// The number of the subscription to a channel.
     pub fn number_of(&self, channel: &ChannelName) -> Option<usize> {
-        let is_it = |sub: &Option<Box<Subscription>>| sub.as_ref().is_some_and(|sub| sub.channel.name == *channel);
+        let is_it =
+            |sub: &Option<Box<Subscription>>| sub.as_ref().is_some_and(|sub| sub.channel.name == *channel);
         self.subs.iter().position(is_it)
     }
 
@@ -192,7 +193,11 @@ impl Session {
         fx.push(Effect::Join { sub });
     }
 
-    fn may_subscribe(&mut self, name: &ChannelName, channel_of: ChannelOf<'_>) -> Result<Arc<Channel>, Refusal> {
+    fn may_subscribe(
+        &mut self,
+        name: &ChannelName,
+        channel_of: ChannelOf<'_>,
+    ) -> Result<Arc<Channel>, Refusal> {
         let most = self.tenant.limits.channels_per_session;
         if self.find(name).is_some() {
             return Err((ErrorCode::BadRequest, format!("already subscribed to {name}")));

@@ -18,7 +18,7 @@ use crate::domain::{CloseReason, CursorKey, DeviceId, SessionId};
 use crate::protocol::{ClientFrame, Codec, Connect, ErrorCode, Resumed, ServerFrame};
 use crate::router::{IdentityHash, ResumeClaims};
 use crate::session::{Attached, Session};
-use crate::telemetry::{events, Refusal, Transport};
+use crate::telemetry::{Refusal, Transport, events};
 use crate::tenants::Tenant;
 use crate::transport::outbox::{Frame, Outbox};
 use crate::transport::websocket::{Decoder, Event, encode};
@@ -132,7 +132,8 @@ impl Shard {
         let identity = auth::authenticate(tenant, token, now_ms)
             .map_err(|error| Refused { reason: error.close_reason(), message: error.to_string().into() })?;
         let claims = connect.resume.as_deref().map(|token| self.env.resume.verify(token, &tenant.id, now_ms));
-        let claims = claims.map(|claims| claims.ok().filter(|claims| belongs(claims, &identity, connect.device.as_ref())));
+        let claims = claims
+            .map(|claims| claims.ok().filter(|claims| belongs(claims, &identity, connect.device.as_ref())));
         let Connect { device, ping_ms, subs, .. } = connect;
         let admitted = |session, resumed| Admitted { session, resumed, ping_ms, subs };
 
@@ -165,7 +166,8 @@ impl Shard {
         let mut session = self.env.directory.take(claims.session).await?;
         let same = session.tenant.id == claims.tenant
             && session.connections == claims.attach
-            && (session.identity.user == identity.user || is_anonymous(identity) && is_anonymous(&session.identity));
+            && (session.identity.user == identity.user
+                || is_anonymous(identity) && is_anonymous(&session.identity));
         if !same {
             // An old token of a session that went on since: it ends here, and its device starts anew.
             self.store_last(&mut session).await;
@@ -179,7 +181,12 @@ impl Shard {
 
     /// Begins a new generation of a device. A session it has on this node ends first, so that nothing
     /// it knows is lost.
-    async fn attach(&self, tenant: &Tenant, identity: &Identity, device: DeviceId) -> Result<Attached, Refused> {
+    async fn attach(
+        &self,
+        tenant: &Tenant,
+        identity: &Identity,
+        device: DeviceId,
+    ) -> Result<Attached, Refused> {
         if let Some(mut old) = self.env.directory.take_device(&tenant.id, &identity.user, &device).await {
             self.store_last(&mut old).await;
         }
@@ -381,7 +388,10 @@ async fn first_frame(
             Ok(Some(Event::Text(text))) if codec == Codec::Json => Some(codec.decode(text.as_bytes())),
             Ok(Some(Event::Binary(bytes))) if codec == Codec::Cbor => Some(codec.decode(bytes)),
             Ok(Some(Event::Text(_) | Event::Binary(_))) => {
-                return Err(Some(Refused { reason: CloseReason::Protocol, message: wrong_codec(codec).into() }));
+                return Err(Some(Refused {
+                    reason: CloseReason::Protocol,
+                    message: wrong_codec(codec).into(),
+                }));
             }
             Ok(Some(Event::Ping(_) | Event::Pong(_))) => None,
             Ok(Some(Event::Close(_))) => return Err(None),
@@ -397,7 +407,9 @@ async fn first_frame(
                 let message = "the first frame must be `connect`".into();
                 return Err(Some(Refused { reason: CloseReason::Protocol, message }));
             }
-            Some(Err(bad)) => return Err(Some(Refused { reason: CloseReason::Protocol, message: bad.message })),
+            Some(Err(bad)) => {
+                return Err(Some(Refused { reason: CloseReason::Protocol, message: bad.message }));
+            }
             None if taken < input.len() => input = input.split_off(taken),
             None => {
                 input = BytesMut::zeroed(4096);

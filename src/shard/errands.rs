@@ -18,7 +18,7 @@ use crate::domain::{ChannelName, CloseReason, Offset, Publication, RawEntry, Str
 use crate::protocol::{ErrorCode, Payload, RequestId, ServerFrame};
 use crate::session::Session;
 use crate::session::state::done;
-use crate::telemetry::{events, CursorWriteOutcome, DeadLetterOutcome, PublishOutcome, Via};
+use crate::telemetry::{CursorWriteOutcome, DeadLetterOutcome, PublishOutcome, Via, events};
 use crate::transport::outbox::Flush;
 
 /// Something that the state hands out because it has to wait for it.
@@ -33,8 +33,16 @@ pub(super) enum Errand {
     Farewell(Link),
     /// Wait until a socket takes more.
     AwaitWritable(Place, Rc<TcpStream>),
-    StoreStart { place: Place, sub: usize },
-    DeadLetter { place: Place, sub: usize, message: Arc<Publication>, attempts: u8 },
+    StoreStart {
+        place: Place,
+        sub: usize,
+    },
+    DeadLetter {
+        place: Place,
+        sub: usize,
+        message: Arc<Publication>,
+        attempts: u8,
+    },
     Publish {
         place: Place,
         id: RequestId,
@@ -43,8 +51,18 @@ pub(super) enum Errand {
         key: Option<Box<str>>,
         msg_id: Option<Box<str>>,
     },
-    SendUp { place: Place, id: RequestId, payload: Payload, topic: Option<Box<str>> },
-    History { place: Place, id: RequestId, channel: ChannelName, range: Range },
+    SendUp {
+        place: Place,
+        id: RequestId,
+        payload: Payload,
+        topic: Option<Box<str>>,
+    },
+    History {
+        place: Place,
+        id: RequestId,
+        channel: ChannelName,
+        range: Range,
+    },
 }
 
 /// How long a connection's last frames may take to be written, and its client to hang up.
@@ -66,7 +84,9 @@ impl Shard {
             Errand::AwaitWritable(place, socket) => {
                 self.spawn(async move { shard.await_writable(place, &socket).await });
             }
-            Errand::StoreStart { place, sub } => self.spawn(async move { shard.store_start(place, sub).await }),
+            Errand::StoreStart { place, sub } => {
+                self.spawn(async move { shard.store_start(place, sub).await })
+            }
             Errand::DeadLetter { place, sub, message, attempts } => {
                 self.spawn(async move { shard.bury(place, sub, &message, attempts).await });
             }
@@ -84,7 +104,12 @@ impl Shard {
     }
 
     /// Runs a client's request, unless too many are under way.
-    fn request(self: &Rc<Self>, place: Place, id: RequestId, work: impl Future<Output = ServerFrame> + 'static) {
+    fn request(
+        self: &Rc<Self>,
+        place: Place,
+        id: RequestId,
+        work: impl Future<Output = ServerFrame> + 'static,
+    ) {
         if self.requests.get() >= REQUESTS {
             let message = "too many requests are waiting on this node; try again shortly".into();
             let busy = ServerFrame::Error { id: Some(id), code: ErrorCode::Unavailable, message };
@@ -140,8 +165,10 @@ impl Shard {
             let attached = state.seats[at].session.attached.as_ref()?;
             Some(attached.device.as_str().to_owned())
         });
-        let field = |name: &'static str, value: String| (Bytes::from_static(name.as_bytes()), Bytes::from(value));
-        let mut fields = Publication { user: Some(user), session: Some(session), ..from_client(payload) }.into_fields();
+        let field =
+            |name: &'static str, value: String| (Bytes::from_static(name.as_bytes()), Bytes::from(value));
+        let mut fields =
+            Publication { user: Some(user), session: Some(session), ..from_client(payload) }.into_fields();
         fields.extend(topic.map(|topic| field("topic", topic.into())));
         fields.extend(device.map(|device| field("device", device)));
         let appended = self.env.backbone.append(&StreamKey::upstream(&tenant), fields, None).await;
@@ -158,7 +185,8 @@ impl Shard {
         range: Range,
     ) -> ServerFrame {
         let Some((tenant, ..)) = self.whose(place) else { return done(id) };
-        let max_payload = self.env.tenants.get(tenant.as_str()).map_or(0, |tenant| tenant.limits.payload_bytes);
+        let max_payload =
+            self.env.tenants.get(tenant.as_str()).map_or(0, |tenant| tenant.limits.payload_bytes);
         let stream = StreamKey::channel(&tenant, channel);
         match self.env.backbone.history(&stream, range).await {
             Ok(entries) => {
@@ -237,7 +265,8 @@ impl Shard {
         }
         let outcome = if self.may_bury() {
             let fields = dead_letter(&channel.name, message, user, device, attempts);
-            let written = self.env.backbone.append(&StreamKey::dead_letters(&channel.tenant), fields, None).await;
+            let written =
+                self.env.backbone.append(&StreamKey::dead_letters(&channel.tenant), fields, None).await;
             if written.is_ok() { DeadLetterOutcome::Stored } else { DeadLetterOutcome::Failed }
         } else {
             DeadLetterOutcome::Dropped
@@ -441,4 +470,3 @@ fn publish_outcome(appended: &Result<Offset, BackboneError>) -> PublishOutcome {
         Err(_) => PublishOutcome::Failed,
     }
 }
-

@@ -5,7 +5,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -53,7 +55,8 @@ impl Shard {
     async fn answer_http(self: Rc<Self>, request: Request<Incoming>, permit: Rc<Option<Permit>>) -> Answer {
         if permit.is_none() {
             self.env.metrics.node().handshakes_refused.of(Refusal::Overloaded).inc();
-            let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, "this node holds as many connections as it may\n");
+            let mut answer =
+                text(StatusCode::SERVICE_UNAVAILABLE, "this node holds as many connections as it may\n");
             answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("5"));
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             return answer;

@@ -63,10 +63,6 @@ impl Heartbeat {
         Self { every, next: now + jittered(every), sent: None }
     }
 
-    pub(super) fn interval(&self) -> Duration {
-        self.every
-    }
-
     pub(super) fn next_time(&self) -> Instant {
         self.next
     }

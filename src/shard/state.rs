@@ -188,7 +188,13 @@ impl State {
     }
 
     /// Queues the last frames of a connection and lets it go once they are written.
-    pub(super) fn see_off(&mut self, mut link: Link, reason: CloseReason, message: &str, retry_after_ms: Option<u64>) {
+    pub(super) fn see_off(
+        &mut self,
+        mut link: Link,
+        reason: CloseReason,
+        message: &str,
+        retry_after_ms: Option<u64>,
+    ) {
         let frame = ServerFrame::Disconnect { reason, message: message.into(), retry_after_ms, url: None };
         link.send(&frame, &mut self.scratch);
         self.scratch.clear();
@@ -331,10 +337,12 @@ impl State {
         if !batch.items.is_empty() {
             channel.metrics.delivery_delay.observe(Duration::from_millis(delay));
         }
-        let mut shared = Shared { batch, channel: &channel, frames: SharedFrames::default(), sent: 0, bytes: 0 };
+        let mut shared =
+            Shared { batch, channel: &channel, frames: SharedFrames::default(), sent: 0, bytes: 0 };
         let mut place = 0;
         // By place, for effects may end a session and with it change the list.
-        while let Some(member) = self.hub.get(&batch.stream).and_then(|held| held.members.get(place)).copied() {
+        while let Some(member) = self.hub.get(&batch.stream).and_then(|held| held.members.get(place)).copied()
+        {
             self.offer(member, &mut shared, now);
             let same = self.hub.get(&batch.stream).and_then(|held| held.members.get(place)) == Some(&member);
             place += usize::from(same);
@@ -363,7 +371,8 @@ impl State {
         let Some(held) = self.hub.get(&batch.stream) else { return };
         let channel = held.channel.clone();
         let now = self.now();
-        let mut shared = Shared { batch, channel: &channel, frames: SharedFrames::default(), sent: 0, bytes: 0 };
+        let mut shared =
+            Shared { batch, channel: &channel, frames: SharedFrames::default(), sent: 0, bytes: 0 };
         self.each_member(&batch.stream, waiting, |state, at, sub| {
             let moment = Moment { now: now.instant, clock_ms: now.clock_ms, room: state.seats[at].room() };
             let subscription = state.seats[at].session.sub_mut(sub).expect("each_member found it");
@@ -450,9 +459,13 @@ impl State {
 
     /// Does what is due.
     pub(super) fn on_time(&mut self, now: Instant) {
-        while let Some(Reverse((due, seat, stamp))) = self.agenda.peek().copied().filter(|Reverse(at)| at.0 <= now) {
+        while let Some(Reverse((due, seat, stamp))) =
+            self.agenda.peek().copied().filter(|Reverse(at)| at.0 <= now)
+        {
             self.agenda.pop();
-            if let Some(at) = self.at(Place { seat, stamp }).filter(|at| self.seats[*at].scheduled == Some(due)) {
+            if let Some(at) =
+                self.at(Place { seat, stamp }).filter(|at| self.seats[*at].scheduled == Some(due))
+            {
                 self.seats[at].scheduled = None;
                 self.on_seat_time(at, now);
             }

@@ -35,7 +35,9 @@ impl Side {
         while let Err(error) = self.backbone.watch(&streams).await {
             events::backbone_error(self.metrics.node(), (&error).into(), "watch channels", &error);
             if !error.is_retryable() {
-                return Done::Opened(streams.into_iter().map(|stream| (stream, Err(error.clone()))).collect());
+                return Done::Opened(
+                    streams.into_iter().map(|stream| (stream, Err(error.clone()))).collect(),
+                );
             }
             tokio::time::sleep(backoff.delay()).await;
         }
