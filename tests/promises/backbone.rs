@@ -10,6 +10,7 @@ use tidegate::backbone::wake::DirtySet;
 use tidegate::domain::{Offset, StreamKey};
 
 mod contract;
+mod failover;
 mod over_redis;
 
 /// No condition waited for in this module takes nearly so long on a healthy machine.

@@ -18,7 +18,15 @@ pub(super) async fn check(link: &Link) -> Result<(), BackboneError> {
     pipe.cmd("INFO");
     let info = link.run(&pipe).await?.pop().unwrap_or_default();
     match values::text(info) {
-        Ok(info) => supported(&info)?,
+        Ok(info) => {
+            supported(&info)?;
+            if info_field(&info, "redis_version").is_some_and(|version| version.starts_with("6.")) {
+                tracing::warn!(
+                    "Redis before 7 does not count a stream's entries: less can be proven, so clients are \
+                     told of gaps where none is, at the first message of each new channel among them"
+                );
+            }
+        }
         Err(error) => tracing::warn!(%error, "Redis does not tell its version: it is not checked"),
     }
     schema(link).await?;

@@ -21,7 +21,8 @@ contract!(by_polling, super::by_polling_only);
 /// Polls so rarely that only events can mark.
 const NEVER: Duration = Duration::from_secs(100_000);
 
-struct RawBackend(MultiplexedConnection);
+/// A backend with a connection of its own.
+pub struct RawBackend(pub MultiplexedConnection);
 
 #[async_trait]
 impl Backend for RawBackend {
@@ -49,7 +50,7 @@ impl Backend for RawBackend {
     }
 }
 
-async fn command(connection: &MultiplexedConnection, words: &[&str]) -> redis::Value {
+pub async fn command(connection: &MultiplexedConnection, words: &[&str]) -> redis::Value {
     let mut command = redis::cmd(words[0]);
     command.arg(&words[1..]);
     command.query_async(&mut connection.clone()).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
@@ -63,11 +64,11 @@ async fn setting(server: &RedisServer, name: &str) -> String {
     value
 }
 
-fn config(url: String) -> RedisConfig {
+pub fn config(url: String) -> RedisConfig {
     RedisConfig { poll_interval: NEVER, ..RedisConfig::new(url, NodeId::parse("node-1").unwrap()) }
 }
 
-async fn subject(server: &RedisServer, config: RedisConfig) -> (Subject, Arc<RedisBackbone>) {
+pub async fn subject(server: &RedisServer, config: RedisConfig) -> (Subject, Arc<RedisBackbone>) {
     let dirty = Arc::new(DirtySet::default());
     let redis = RedisBackbone::connect(config, Arc::clone(&dirty)).await.unwrap();
     let backend = Box::new(RawBackend(server.connection().await.unwrap()));
