@@ -1,1 +1,47 @@
-//! Shared test support.
+//! What the integration tests share: node and Redis processes, a protocol client of its own, faults, and
+//! the delivery checker.
+//!
+//! Nothing here uses Tidegate's own code: a misunderstanding in the node's codec must not be repeated by
+//! what checks it.
+
+#![warn(missing_docs)]
+
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+pub mod checker;
+pub mod client;
+pub mod config;
+pub mod http;
+pub mod node;
+pub mod offset;
+pub mod proxy;
+pub mod redis_faults;
+pub mod token;
+
+/// How long anything may take that is waited for. Generous, because machines are shared: it is reached
+/// only when a promise is broken, so it never decides how long a passing test runs.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often a condition is looked at that nothing announces.
+pub const POLL: Duration = Duration::from_millis(20);
+
+/// Waits until `look` finds something; `what` names it in the error when the deadline passes.
+pub async fn eventually<T, F, Fut>(what: &str, mut look: F) -> Result<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Option<T>>,
+{
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look().await {
+            return Ok(found);
+        }
+        if tokio::time::Instant::now() >= deadline {
+            bail!("waited {} s in vain: {what}", DEADLINE.as_secs());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
