@@ -57,12 +57,12 @@ impl Options {
     }
 
     /// Subscribes without acks.
-    pub fn sub(self, channel: &str) -> Self {
+    pub fn listen(self, channel: &str) -> Self {
         self.sub_with(json!({"channel": channel}))
     }
 
     /// Subscribes with acks.
-    pub fn sub_acking(self, channel: &str) -> Self {
+    pub fn ack(self, channel: &str) -> Self {
         self.sub_with(json!({"channel": channel, "ack": true}))
     }
 
@@ -180,7 +180,8 @@ impl Client {
         }
         let authority = request.uri().authority().context("the url names no host")?.to_string();
         let handshake = async {
-            let socket = TcpStream::connect(&authority).await.with_context(|| format!("connecting to {authority}"))?;
+            let socket =
+                TcpStream::connect(&authority).await.with_context(|| format!("connecting to {authority}"))?;
             socket.set_nodelay(true)?;
             // Small buffers: a checker holds a thousand of these.
             let config = WebSocketConfig::default().read_buffer_size(4 << 10).write_buffer_size(0);
@@ -286,7 +287,9 @@ impl Client {
         loop {
             match self.next().await.context("while waiting for a message")? {
                 Event::Frame(frame) if frame.kind() == "message" => return frame.message(),
-                Event::Frame(frame) if frame.kind() == "gap" => bail!("a gap instead of a message: {}", frame.0),
+                Event::Frame(frame) if frame.kind() == "gap" => {
+                    bail!("a gap instead of a message: {}", frame.0)
+                }
                 Event::Frame(_) => {}
                 ended => bail!("{ended:?} while waiting for a message"),
             }
@@ -380,7 +383,13 @@ impl Client {
     /// Asks for one message again.
     pub async fn nack(&mut self, channel: &str, offset: Offset, delay_ms: u64) -> Result<()> {
         let offset = offset.to_string();
-        self.send_frame(&json!({"type": "nack", "channel": channel, "offset": offset, "delay_ms": delay_ms})).await
+        self.send_frame(&json!({"type": "nack", "channel": channel, "offset": offset, "delay_ms": delay_ms}))
+            .await
+    }
+
+    /// Drops what came while replies were awaited: for a client that only publishes.
+    pub fn forget_waiting(&mut self) {
+        self.waiting.clear();
     }
 
     /// Proves that the server has read everything sent so far; what comes before stays for later.

@@ -57,7 +57,8 @@ pub async fn request(
     }
     head += "\r\n";
     let exchange = async {
-        let mut socket = TcpStream::connect(authority).await.with_context(|| format!("connecting to {authority}"))?;
+        let mut socket =
+            TcpStream::connect(authority).await.with_context(|| format!("connecting to {authority}"))?;
         socket.write_all(head.as_bytes()).await?;
         // A server may refuse a body before it has read all of it: its answer counts, not our write.
         let _ = socket.write_all(&body.unwrap_or_default()).await;
@@ -102,7 +103,8 @@ mod tests {
     fn answers_are_read() {
         let plain = parse(b"HTTP/1.1 404 Not Found\r\nX: y\r\n\r\nbody").unwrap();
         assert_eq!((plain.status, plain.text().as_str()), (404, "body"));
-        let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+        let chunked =
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
         assert_eq!(parse(chunked).unwrap().text(), "abcde");
     }
 }

@@ -6,6 +6,7 @@
 
 #![warn(missing_docs)]
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::time::Duration;
 
@@ -43,5 +44,34 @@ where
             bail!("waited {} s in vain: {what}", DEADLINE.as_secs());
         }
         tokio::time::sleep(POLL).await;
+    }
+}
+
+thread_local! {
+    /// What processes of this test logged. A test's future stays on its thread, and so do their drops.
+    static LOGS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs a test's body; when it fails, prints what the processes it started have logged.
+///
+/// # Panics
+/// If the body fails.
+pub async fn proven(body: impl Future<Output = Result<()>>) {
+    LOGS.take();
+    if let Err(error) = body.await {
+        for log in LOGS.take() {
+            eprintln!("{log}");
+        }
+        panic!("{error:#}");
+    }
+}
+
+/// Keeps a log for the case that the test fails; where it has already, prints it.
+fn remember_log(log: String) {
+    if std::thread::panicking() {
+        eprintln!("{log}");
+    } else {
+        // A thread that ends has no logs to keep any more.
+        let _ = LOGS.try_with(|logs| logs.borrow_mut().push(log));
     }
 }

@@ -81,7 +81,7 @@ async fn forward(mut near: TcpStream, target: SocketAddr, mut faults: watch::Rec
         fault = faults.wait_for(|fault| matches!(fault, Fault::Cut | Fault::Reset)) => fault.map(|fault| *fault),
     };
     // Dropping the sockets closes them in order; without linger the same becomes a reset.
-    if broken == Ok(Fault::Reset) {
+    if let Ok(Fault::Reset) = broken {
         let _ = (near.set_zero_linger(), far.set_zero_linger());
     }
 }

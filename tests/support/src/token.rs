@@ -13,7 +13,7 @@ pub fn now_s() -> u64 {
         .as_secs()
 }
 
-/// A JWT signed with HMAC-SHA-256 (RFC 7518 section 3.2).
+/// A JWT signed with HMAC-SHA-256 (RFC 7518 section 3.2); an empty `kid` is left out.
 pub fn hs256(kid: &str, secret: &[u8], claims: &Value) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
     assemble("HS256", kid, claims, |input| hmac::sign(&key, input).as_ref().to_vec())
@@ -41,8 +41,7 @@ impl EdKey {
     /// The public key as PEM (RFC 8410).
     pub fn public_pem(&self) -> String {
         // The fixed prefix is the SubjectPublicKeyInfo header for Ed25519.
-        let mut der =
-            vec![0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+        let mut der = vec![0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
         der.extend_from_slice(self.0.public_key().as_ref());
         let body = base64::engine::general_purpose::STANDARD.encode(der);
         format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n")
@@ -55,7 +54,10 @@ impl EdKey {
 }
 
 fn assemble(alg: &str, kid: &str, claims: &Value, sign: impl Fn(&[u8]) -> Vec<u8>) -> String {
-    let header = json!({"alg": alg, "typ": "JWT", "kid": kid});
+    let mut header = json!({"alg": alg, "typ": "JWT"});
+    if !kid.is_empty() {
+        header["kid"] = kid.into();
+    }
     let input = format!(
         "{}.{}",
         URL_SAFE_NO_PAD.encode(header.to_string()),

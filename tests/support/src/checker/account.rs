@@ -32,6 +32,9 @@ pub struct Account {
     pub reconnects: u64,
     /// Publications that were answered with an error, or with nothing.
     pub publish_errors: u64,
+    /// `error` frames that clients got.
+    pub errors_told: u64,
+    breaches: Vec<String>,
 }
 
 /// One client's view of one channel.
@@ -139,6 +142,11 @@ impl Account {
         }
     }
 
+    /// The node broke the protocol in another way.
+    pub fn breach(&mut self, client: ClientId, what: &str) {
+        self.breaches.push(format!("client {client}: {what}"));
+    }
+
     /// How many publications are known.
     pub fn published_count(&self) -> u64 {
         self.published.values().map(|log| log.len() as u64).sum()
@@ -149,9 +157,10 @@ impl Account {
         self.tracks.values().map(|track| track.seen.len() as u64).sum()
     }
 
-    /// How many subscriptions have begun.
-    pub fn subscriptions(&self) -> usize {
-        self.tracks.values().filter(|track| !track.entitled.is_empty()).count()
+    /// How many subscriptions to channels that start like this have begun.
+    pub fn subscriptions(&self, prefix: &str) -> usize {
+        let of_prefix = self.tracks.iter().filter(|((_, channel), _)| channel.starts_with(prefix));
+        of_prefix.filter(|(_, track)| !track.entitled.is_empty()).count()
     }
 
     /// How many deliveries are still owed.
@@ -170,8 +179,13 @@ impl Account {
             ambiguous_found: self.ambiguous_found,
             publish_errors: self.publish_errors,
             reconnects: self.reconnects,
+            errors_told: self.errors_told,
+            breaches: self.breaches.len() as u64,
             ..Report::default()
         };
+        for breach in &self.breaches {
+            report.violations.add(|| breach.clone());
+        }
         let empty = BTreeMap::new();
         for ((client, channel), track) in &self.tracks {
             let log = self.published.get(channel).unwrap_or(&empty);
@@ -241,10 +255,9 @@ impl Track {
         report.unexplained_duplicates += self.unexplained_duplicates;
         report.late_redeliveries += self.late_redeliveries;
         report.gaps_told += self.gaps.len() as u64;
-        report.expected += log
-            .keys()
-            .filter(|offset| self.entitled.iter().any(|range| range.holds(**offset)))
-            .count() as u64;
+        report.expected +=
+            log.keys().filter(|offset| self.entitled.iter().any(|range| range.holds(**offset))).count()
+                as u64;
         report.out_of_order += self.out_of_order.len() as u64;
         let who = format!("client {client}, channel {channel}");
         for (before, offset) in &self.out_of_order {
@@ -252,9 +265,9 @@ impl Track {
         }
         for offset in self.missing(log) {
             report.lost += 1;
-            report.violations.add(|| {
-                format!("{who}: {offset} ({}) was lost; {}", log[&offset], self.story())
-            });
+            report
+                .violations
+                .add(|| format!("{who}: {offset} ({}) was lost; {}", log[&offset], self.story()));
         }
         for (offset, got) in &self.payloads {
             // Offsets nobody of ours published are someone else's, or ambiguous ones trimmed before

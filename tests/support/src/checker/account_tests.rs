@@ -202,6 +202,15 @@ fn a_changed_payload_is_found() {
 }
 
 #[test]
+fn a_broken_protocol_breaks_the_promise() {
+    let mut account = account(1);
+    receive(&mut account, 1, 1);
+    assert!(account.report().kept_promises());
+    account.breach(0, "a frame that is no frame");
+    assert!(!account.report().kept_promises());
+}
+
+#[test]
 fn a_long_list_of_violations_stays_readable() {
     let report = account(50).report();
     assert_eq!((report.violations.first.len(), report.violations.more), (20, 30));

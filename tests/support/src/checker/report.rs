@@ -29,6 +29,11 @@ pub struct Report {
     pub lost: u64,
     /// Received with another payload than published.
     pub corrupt: u64,
+    /// The protocol broken otherwise: undecodable frames, messages before `subscribed`, clients told never
+    /// to come back.
+    pub breaches: u64,
+    /// `error` frames that clients got.
+    pub errors_told: u64,
     /// Gaps told.
     pub gaps_told: u64,
     /// Connections lost and made again.
@@ -41,7 +46,8 @@ impl Report {
     /// Whether the node kept its promises. A run in which nothing was published, or nothing owed, has
     /// shown nothing and does not count as kept.
     pub fn kept_promises(&self) -> bool {
-        self.lost == 0 && self.out_of_order == 0 && self.corrupt == 0 && self.published > 0 && self.expected > 0
+        let broken = self.lost + self.out_of_order + self.corrupt + self.breaches;
+        broken == 0 && self.published > 0 && self.expected > 0
     }
 
     /// Fails with the counts and the first violations if a promise was broken.
@@ -55,7 +61,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rows: [(&str, u64); 14] = [
+        let rows: [(&str, u64); 16] = [
             ("published", self.published),
             ("  found in the log after an error", self.ambiguous_found),
             ("publish errors", self.publish_errors),
@@ -67,8 +73,10 @@ impl fmt::Display for Report {
             ("late redeliveries", self.late_redeliveries),
             ("gaps told", self.gaps_told),
             ("reconnects", self.reconnects),
+            ("errors told", self.errors_told),
             ("out of order", self.out_of_order),
             ("corrupt", self.corrupt),
+            ("protocol broken", self.breaches),
             ("lost", self.lost),
         ];
         for (name, count) in rows {

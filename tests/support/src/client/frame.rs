@@ -158,9 +158,9 @@ fn from_cbor(value: Cbor) -> Result<Value> {
             Value::Object(object)
         }
         Cbor::Array(items) => Value::Array(items.into_iter().map(from_cbor).collect::<Result<_>>()?),
-        Cbor::Integer(number) => i64::try_from(number).map(Value::from).or_else(|_| {
-            u64::try_from(number).map(Value::from)
-        })?,
+        Cbor::Integer(number) => {
+            i64::try_from(number).map(Value::from).or_else(|_| u64::try_from(number).map(Value::from))?
+        }
         Cbor::Text(text) => Value::String(text),
         Cbor::Bool(flag) => Value::Bool(flag),
         Cbor::Null => Value::Null,
