@@ -31,6 +31,7 @@ pub struct NodeConfig {
     limits: BTreeMap<String, u64>,
     node: BTreeMap<String, String>,
     redis: Option<(String, Vec<String>)>,
+    memory: BTreeMap<String, u64>,
     tenants: BTreeMap<String, TenantConfig>,
 }
 
@@ -59,6 +60,12 @@ impl NodeConfig {
     /// Sets a value of `[node]`, as it stands in TOML.
     pub fn node(mut self, name: &str, toml: &str) -> Self {
         self.node.insert(name.into(), toml.into());
+        self
+    }
+
+    /// Sets a budget of `[memory]`.
+    pub fn memory(mut self, name: &str, bytes: u64) -> Self {
+        self.memory.insert(name.into(), bytes);
         self
     }
 
@@ -100,6 +107,7 @@ impl NodeConfig {
             None => toml += "[backbone.embedded]\nresp_listen = \"127.0.0.1:0\"\n",
         }
         section(&mut toml, "limits", self.limits.iter().map(|(name, value)| format!("{name} = {value}")));
+        section(&mut toml, "memory", self.memory.iter().map(|(name, value)| format!("{name} = {value}")));
         for (id, tenant) in &self.tenants {
             tenant.write(&mut toml, id);
         }
