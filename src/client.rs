@@ -117,7 +117,9 @@ impl Options {
         let base = match base.split_once("://") {
             Some(("http" | "ws", rest)) => format!("ws://{rest}"),
             Some(("https" | "wss", _)) => {
-                return Err(ClientError::Address(format!("{base}: this client speaks no TLS; use http:// or ws://")));
+                return Err(ClientError::Address(format!(
+                    "{base}: this client speaks no TLS; use http:// or ws://"
+                )));
             }
             _ => return Err(ClientError::Address(format!("{base} does not start with http:// or ws://"))),
         };
@@ -212,8 +214,8 @@ impl Client {
                 Some(Ok(Ws::Text(text))) => wire::from_json(text.as_str())?,
                 Some(Ok(Ws::Binary(bytes))) => wire::from_cbor(&bytes)?,
                 Some(Ok(Ws::Close(close))) => {
-                    let (code, reason) =
-                        close.map_or((1005, String::new()), |close| (close.code.into(), close.reason.to_string()));
+                    let (code, reason) = close
+                        .map_or((1005, String::new()), |close| (close.code.into(), close.reason.to_string()));
                     return self.ended(code, reason);
                 }
                 Some(Ok(_)) => continue,
@@ -283,7 +285,8 @@ impl Client {
 
     fn connect_frame(&self) -> Value {
         let mut frame = json!({"type": "connect"});
-        let named = [("token", &self.options.token), ("device", &self.options.device), ("resume", &self.resume)];
+        let named =
+            [("token", &self.options.token), ("device", &self.options.device), ("resume", &self.resume)];
         for (name, value) in named {
             if let Some(value) = value {
                 frame[name] = value.as_str().into();

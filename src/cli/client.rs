@@ -49,12 +49,15 @@ async fn print(args: &ClientArgs, client: &mut Client) -> Result<()> {
                 eprintln!("connected to {node} as {user} ({resumed})");
             }
             Event::Subscribed { channel, offset, recovered, .. } => {
-                let missing = if recovered == Some(false) { "; messages before it may be missing" } else { "" };
+                let missing =
+                    if recovered == Some(false) { "; messages before it may be missing" } else { "" };
                 eprintln!("subscribed to {channel} after {offset}{missing}");
             }
             Event::Gap { channel, after, until, reason, .. } => {
                 eprintln!("gap in {channel}: messages after {after} up to {until} may be missing ({reason})");
             }
+            // A backbone that is away comes back, and so does the subscription with the next connection.
+            Event::Error { code, message, .. } if code == "unavailable" => eprintln!("{message} ({code})"),
             // Subscriptions are asked for without a number, so this is about one of them.
             Event::Error { code, message, .. } => bail!("the node refused: {message} ({code})"),
             Event::Closed { code, reason } => eprintln!("disconnected: {code} {reason}; reconnecting"),

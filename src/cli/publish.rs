@@ -67,7 +67,8 @@ fn body(args: &PublishArgs, data: &str) -> Value {
 
 async fn post(args: &PublishArgs, body: &Value) -> Result<(StatusCode, Value)> {
     let base = args.url.trim_end_matches('/');
-    let url: Uri = format!("{base}/v1/{}/publish", args.tenant).parse().with_context(|| format!("--url {base}"))?;
+    let url: Uri =
+        format!("{base}/v1/{}/publish", args.tenant).parse().with_context(|| format!("--url {base}"))?;
     ensure!(
         url.scheme_str() == Some("http"),
         "--url {base}: this command speaks plain HTTP only; use http://, or curl for https://"

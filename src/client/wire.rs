@@ -212,9 +212,7 @@ fn event(frame: Value) -> Result<Event, ClientError> {
             reason: text("reason"),
         },
         "ok" => Event::Done { id: frame["id"].as_u64().unwrap_or_default(), offset: offset("offset").ok() },
-        "error" => {
-            Event::Error { id: frame["id"].as_u64(), code: text("code"), message: text("message") }
-        }
+        "error" => Event::Error { id: frame["id"].as_u64(), code: text("code"), message: text("message") },
         "drain" => Event::Drain { retry_after: pause.unwrap_or_default() },
         "disconnect" => Event::Disconnect { retry_after: pause },
         _ => Event::Other(frame),
@@ -272,7 +270,8 @@ mod tests {
     use super::*;
 
     fn message(data: Value, enc: Option<&str>) -> Result<Event, ClientError> {
-        let mut frame = json!({"type": "message", "channel": "room:1", "offset": "5-0", "attempt": 2, "data": data});
+        let mut frame =
+            json!({"type": "message", "channel": "room:1", "offset": "5-0", "attempt": 2, "data": data});
         if let Some(enc) = enc {
             frame["enc"] = enc.into();
         }

@@ -1,6 +1,6 @@
 //! Windows, acknowledgements, redelivery, dead letters.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{bail, ensure};
 use serde_json::json;
 use tidegate_support::client::Event;
 use tidegate_support::config::NodeConfig;

@@ -27,7 +27,11 @@ async fn every_payload_arrives(backend: &mut Backend, client: &mut Client) -> Re
     for (bytes, data, enc) in payloads() {
         let offset = backend.push("demo", "room:1", bytes).await?;
         let frame = client.expect("message").await?;
-        ensure!(frame.get("data") == &data && frame.get("enc").as_str() == enc, "{bytes:?} came as {}", frame.0);
+        ensure!(
+            frame.get("data") == &data && frame.get("enc").as_str() == enc,
+            "{bytes:?} came as {}",
+            frame.0
+        );
         ensure!(frame.text("channel") == "room:1" && frame.offset("offset")? == offset, "{}", frame.0);
         ensure!(frame.number("attempt") == Some(1), "{}", frame.0);
     }

@@ -195,10 +195,12 @@ async fn a_key_of_the_wrong_type_hurts_only_its_channel() {
         cluster.backend.command("SET tg:demo:ch:room:broken string").await?;
         let mut reader = client(&cluster.nodes[0], &user("alice").listen("room:good")).await?;
         reader.subscribed("room:good").await?;
-        let refused = reader.request(serde_json::json!({"type": "subscribe", "channel": "room:broken"})).await?;
+        let refused =
+            reader.request(serde_json::json!({"type": "subscribe", "channel": "room:broken"})).await?;
         ensure!(refused.kind() == "error", "a string is no log: {}", refused.0);
         // A log that turns into something else while it is watched, beside one that does not.
-        let mut second = client(&cluster.nodes[0], &user("bob").listen("room:turns").listen("room:good")).await?;
+        let mut second =
+            client(&cluster.nodes[0], &user("bob").listen("room:turns").listen("room:good")).await?;
         second.subscribed("room:turns").await?;
         second.subscribed("room:good").await?;
         cluster.backend.push("demo", "room:turns", "fine").await?;
@@ -249,7 +251,10 @@ async fn a_node_stopped_past_its_lease_wakes_and_harms_nothing() {
         }
         cluster.nodes[0].sigcont()?;
         let ended = ended(&mut old).await?;
-        ensure!(ended.is_none_or(|code| code == 4005 || code >= 4100), "the old connection ended with {ended:?}");
+        ensure!(
+            ended.is_none_or(|code| code == 4005 || code >= 4100),
+            "the old connection ended with {ended:?}"
+        );
         // The woken node serves others, and the device's cursor stands where the new one put it.
         let mut bob = client(&cluster.nodes[0], &user("bob").listen("work:1")).await?;
         bob.subscribed("work:1").await?;
@@ -268,7 +273,10 @@ async fn a_node_stopped_past_its_lease_wakes_and_harms_nothing() {
 }
 
 /// Receives and acknowledges until `offset` has come.
-async fn receive_until(client: &mut Client, offset: tidegate_support::offset::Offset) -> Result<tidegate_support::offset::Offset> {
+async fn receive_until(
+    client: &mut Client,
+    offset: tidegate_support::offset::Offset,
+) -> Result<tidegate_support::offset::Offset> {
     loop {
         let message = client.message().await?;
         client.ack("work:1", message.offset).await?;
@@ -312,7 +320,10 @@ async fn with_redis_away_sockets_stay_and_readiness_says_so() {
         })
         .await?;
         let offset = Backend::connect(&redis.url()).await?.push("demo", "room:1", "after").await?;
-        ensure!(one_of(&mut reader, &["message"]).await?.offset("offset")? == offset, "the same socket delivers");
+        ensure!(
+            one_of(&mut reader, &["message"]).await?.offset("offset")? == offset,
+            "the same socket delivers"
+        );
         Ok(())
     })
     .await;

@@ -1,6 +1,6 @@
 //! Limits hold, and say so.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use serde_json::json;
 use tidegate_support::client::{Client, Codec, Options, Refusal};
 use tidegate_support::config::NodeConfig;
@@ -28,9 +28,8 @@ async fn a_payload_too_large_is_refused_and_the_connection_stays() {
     proven(async {
         let (node, _) = embedded(NodeConfig::demo().limit("payload_bytes", 100)).await?;
         let mut client = subscriber(&node, "alice", "room:1", false).await?;
-        let reply = client
-            .request(json!({"type": "publish", "channel": "room:1", "data": "x".repeat(101)}))
-            .await?;
+        let reply =
+            client.request(json!({"type": "publish", "channel": "room:1", "data": "x".repeat(101)})).await?;
         ensure!(reply.kind() == "error" && reply.text("code") == "too_large", "{}", reply.0);
         client.publish("room:1", json!("x".repeat(100))).await.map(drop)
     })
@@ -52,7 +51,11 @@ async fn a_bad_frame_is_answered_with_its_id() {
             ];
             for frame in frames {
                 let reply = client.request(frame.clone()).await?;
-                ensure!(reply.kind() == "error" && reply.text("code") == "bad_request", "{frame}: {}", reply.0);
+                ensure!(
+                    reply.kind() == "error" && reply.text("code") == "bad_request",
+                    "{frame}: {}",
+                    reply.0
+                );
                 ensure!(!reply.text("message").is_empty(), "it says what is wrong: {}", reply.0);
             }
             client.settle().await?;
@@ -71,7 +74,11 @@ async fn what_is_no_frame_at_all_ends_in_an_error_or_a_close() {
             client.send_raw(nonsense.clone()).await?;
             match client.next().await? {
                 tidegate_support::client::Event::Frame(frame) => {
-                    ensure!(["error", "subscribed", "disconnect"].contains(&frame.kind()), "{nonsense:?}: {}", frame.0);
+                    ensure!(
+                        ["error", "subscribed", "disconnect"].contains(&frame.kind()),
+                        "{nonsense:?}: {}",
+                        frame.0
+                    );
                 }
                 tidegate_support::client::Event::Closed { code, .. } => ensure!(code == 4000, "{code}"),
                 lost => anyhow::bail!("{nonsense:?}: {lost:?}"),
@@ -121,7 +128,11 @@ async fn a_peer_that_answers_no_heartbeat_is_given_up() {
         let mut said = Vec::new();
         let _ = tokio::time::timeout(DEADLINE, socket.read_to_end(&mut said)).await?;
         let code = 4100_u16.to_be_bytes();
-        ensure!(said.windows(2).any(|bytes| bytes == code), "no close 4100 in {:?}", String::from_utf8_lossy(&said));
+        ensure!(
+            said.windows(2).any(|bytes| bytes == code),
+            "no close 4100 in {:?}",
+            String::from_utf8_lossy(&said)
+        );
         Ok(())
     })
     .await;

@@ -29,7 +29,9 @@ fn examples(page: &str) -> Result<Vec<Example>> {
             (None, "```tidegate") => open = Some(Example { line: number, steps: Vec::new() }),
             (None, _) | (Some(_), "") => {}
             (Some(_), "```") => examples.extend(open.take()),
-            (Some(example), line) => example.steps.push((number, step(line).with_context(|| format!("line {number}"))?)),
+            (Some(example), line) => {
+                example.steps.push((number, step(line).with_context(|| format!("line {number}"))?))
+            }
         }
     }
     ensure!(open.is_none(), "a block is not closed");
@@ -69,7 +71,11 @@ async fn replay(node: &Node, example: &Example) -> Result<()> {
             Step::Client(frame) => client.send_frame(frame).await?,
             Step::Server(shown) => match client.next().await.with_context(|| format!("line {line}"))? {
                 Event::Frame(said) => {
-                    ensure!(matches(shown, &said.0), "line {line} shows\n  {shown}\nand the node says\n  {}", said.0);
+                    ensure!(
+                        matches(shown, &said.0),
+                        "line {line} shows\n  {shown}\nand the node says\n  {}",
+                        said.0
+                    );
                 }
                 ended => bail!("line {line} shows\n  {shown}\nand the connection ended: {ended:?}"),
             },
@@ -91,7 +97,9 @@ async fn the_pages_examples_are_true() {
         for example in &examples {
             // A node each: what one example published does not show in the next.
             let node = Node::start_with(TIDEGATE, toml, &flags).await?;
-            replay(&node, example).await.with_context(|| format!("the example in line {} of {path}", example.line))?;
+            replay(&node, example)
+                .await
+                .with_context(|| format!("the example in line {} of {path}", example.line))?;
         }
         Ok(())
     })

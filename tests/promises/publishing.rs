@@ -1,6 +1,6 @@
 //! Publishing by clients and over HTTP, and sending to the backends.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use serde_json::json;
 use tidegate_support::client::{Codec, Options};
 use tidegate_support::config::{API_KEY, NodeConfig};
@@ -48,7 +48,9 @@ async fn every_shape_of_data_comes_back_as_it_was_sent() {
     proven(async {
         let (node, _) = embedded(NodeConfig::demo()).await?;
         let mut alice = subscriber(&node, "alice", "room:1", false).await?;
-        for data in [json!({"a": [1, {"b": null}]}), json!([]), json!("text"), json!(7), json!(true), json!(null)] {
+        for data in
+            [json!({"a": [1, {"b": null}]}), json!([]), json!("text"), json!(7), json!(true), json!(null)]
+        {
             alice.publish("room:1", data.clone()).await?;
             let frame = alice.expect("message").await?;
             ensure!(frame.get("data") == &data, "{data} came as {}", frame.0);
@@ -91,7 +93,9 @@ async fn who_may_not_publish_is_told() {
     proven(async {
         let (node, mut backend) = embedded(NodeConfig::demo()).await?;
         let mut alice = client(&node, &user("alice")).await?;
-        for (channel, code) in [("room:1", "forbidden"), ("user:alice", "forbidden"), ("nowhere:1", "not_found")] {
+        for (channel, code) in
+            [("room:1", "forbidden"), ("user:alice", "forbidden"), ("nowhere:1", "not_found")]
+        {
             let reply = alice.request(json!({"type": "publish", "channel": channel, "data": "x"})).await?;
             ensure!(reply.kind() == "error" && reply.text("code") == code, "{channel}: {}", reply.0);
         }
@@ -200,7 +204,8 @@ async fn http_says_what_is_wrong() {
         }
         let get = http::get(&node.http, PATH, Some(API_KEY)).await?;
         ensure!([404, 405].contains(&get.status), "{}", get.status);
-        let mixed = json!({"messages": [{"channel": "no channel", "data": "x"}, {"channel": "room:1", "data": "y"}]});
+        let mixed =
+            json!({"messages": [{"channel": "no channel", "data": "x"}, {"channel": "room:1", "data": "y"}]});
         let answer = http::post(&node.http, PATH, Some(API_KEY), &mixed).await?.json()?;
         ensure!(answer["results"][0]["error"].is_string(), "the wrong one is named: {answer}");
         ensure!(answer["results"][1]["offset"].is_string(), "the right one is published: {answer}");

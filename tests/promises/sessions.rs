@@ -1,6 +1,6 @@
 //! What survives connections.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use serde_json::json;
 use tidegate_support::config::{NodeConfig, TenantConfig};
 use tidegate_support::offset::Offset;
@@ -24,7 +24,11 @@ async fn resuming_at_home_keeps_everything() {
         let missed = backend.push("demo", "room:1", "missed").await?;
         // No subscriptions are named: the session still has them.
         let mut back = client(&node, &user("alice").resume(&resume)).await?;
-        ensure!(back.resumed() == "home" && back.connected.text("session") == session, "{:?}", back.connected);
+        ensure!(
+            back.resumed() == "home" && back.connected.text("session") == session,
+            "{:?}",
+            back.connected
+        );
         let mut got = offsets(&messages(&mut back, 3).await?);
         got.sort_unstable();
         ensure!(got == [pushed[1], pushed[2], missed], "what was open and what was missed: {got:?}");
@@ -240,7 +244,8 @@ async fn a_stored_cursor_survives_a_clean_stop() {
             while let Ok(tidegate_support::client::Event::Frame(_)) = first.next().await {}
             std::future::pending::<()>().await;
         };
-        let status = tokio::select! { status = cluster.nodes[0].sigterm() => status?, () = reading => unreachable!() };
+        let status =
+            tokio::select! { status = cluster.nodes[0].sigterm() => status?, () = reading => unreachable!() };
         ensure!(status.success(), "a clean stop ends with 0, not {status}");
         let mut again = client(&cluster.nodes[1], &options).await?;
         let subscribed = again.subscribed("room:1").await?;
