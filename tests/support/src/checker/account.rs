@@ -28,7 +28,7 @@ pub struct Account {
     ambiguous: HashSet<String>,
     ambiguous_found: u64,
     tracks: HashMap<(ClientId, String), Track>,
-    /// Connections lost and made again, by any client.
+    /// Connections lost, dropped or refused, of any client.
     pub reconnects: u64,
     /// Publications that were answered with an error, or with nothing.
     pub publish_errors: u64,

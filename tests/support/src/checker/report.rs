@@ -36,7 +36,7 @@ pub struct Report {
     pub errors_told: u64,
     /// Gaps told.
     pub gaps_told: u64,
-    /// Connections lost and made again.
+    /// Connections lost, dropped or refused: each client comes back.
     pub reconnects: u64,
     /// The first broken promises, for people.
     pub violations: Violations,

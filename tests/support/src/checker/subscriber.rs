@@ -61,10 +61,11 @@ pub(super) async fn run(shared: Arc<Shared>, client: ClientId) {
     let kind = Kind::of(client);
     let mut memory = Memory::default();
     let mut ending = shared.ending.subscribe();
+    let mut refusals = 0;
     for node in client.. {
         let connection = connected(&shared, client, kind, node, &mut memory);
         tokio::select! {
-            _ = connection => {}
+            ended = connection => refusals = if ended.is_ok() { 0 } else { (refusals + 1).min(5) },
             _ = ending.wait_for(|ending| *ending) => return,
         }
         {
@@ -75,8 +76,9 @@ pub(super) async fn run(shared: Arc<Shared>, client: ClientId) {
             account.disconnected(client);
         }
         tokio::select! {
-            // Jittered, so that a thousand clients do not come back in one moment.
-            () = sleep(Duration::from_millis(50 + u64::from(rand::random::<u8>()))) => {}
+            // Jittered and growing, so that a thousand clients neither come back in one moment nor
+            // hammer a node that takes so many connections a second and no more.
+            () = sleep(Duration::from_millis(50 + u64::from(rand::random::<u8>())) * (1 << refusals)) => {}
             _ = ending.wait_for(|ending| *ending) => return,
         }
     }
