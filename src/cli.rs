@@ -4,9 +4,11 @@ use crate::config::ConfigErrors;
 
 pub mod args;
 pub mod check_config;
+pub mod client;
 pub mod lifetime;
 pub mod load;
 pub mod node;
+pub mod publish;
 pub mod token;
 
 pub use args::{CheckConfigArgs, Cli, ClientArgs, CodecArg, Command, NodeArgs, PublishArgs, TokenArgs};
@@ -34,6 +36,12 @@ impl CliError {
             Self::Usage(_) | Self::Config(_) => 2,
         }
     }
+}
+
+/// Runs a command that talks to a node.
+pub fn run_async(command: impl Future<Output = anyhow::Result<()>>) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.map_err(anyhow::Error::from)?.block_on(command)?)
 }
 
 /// The real environment.

@@ -4,6 +4,7 @@ pub mod api;
 pub mod auth;
 pub mod backbone;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod delivery;
 pub mod directory;

@@ -22,6 +22,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Serve(args) => cli::node::serve(&args),
         Command::CheckConfig(args) => cli::check_config::run(&args),
         Command::Token(args) => cli::token::run(&args),
-        Command::Client(_) | Command::Publish(_) => Err(CliError::Usage("soon".into())),
+        Command::Client(args) => cli::run_async(cli::client::run(args)),
+        Command::Publish(args) => cli::run_async(cli::publish::run(args)),
     }
 }

@@ -1,5 +1,14 @@
-//! What Tidegate promises, kept against real servers: one module a promise.
+//! What Tidegate promises: one module a promise, with real nodes, real sockets and a real `redis-server`.
 
+mod acks;
+mod auth;
 mod backbone;
+mod delivery;
+mod faults;
 mod fences;
+mod harness;
+mod limits;
+mod protocol_doc;
+mod publishing;
 mod resp;
+mod sessions;

@@ -1,0 +1,202 @@
+//! Limits hold, and say so.
+
+use anyhow::ensure;
+use serde_json::json;
+use tidegate_support::client::{Client, Codec, Options, Refusal};
+use tidegate_support::config::NodeConfig;
+use tidegate_support::{DEADLINE, proven};
+use tokio::io::AsyncReadExt as _;
+use tokio_tungstenite::tungstenite::protocol::Message as Ws;
+
+use crate::harness::{client, embedded, subscriber, user};
+
+#[tokio::test]
+async fn a_frame_too_large_ends_the_connection() {
+    proven(async {
+        let (node, _) = embedded(NodeConfig::demo().limit("frame_bytes", 4096)).await?;
+        let mut client = client(&node, &user("alice")).await?;
+        client.send_raw(Ws::text(" ".repeat(5000))).await?;
+        let (code, reason) = client.closed().await?;
+        ensure!((code, reason.as_str()) == (4001, "frame_too_large"), "{code} {reason}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_payload_too_large_is_refused_and_the_connection_stays() {
+    proven(async {
+        let (node, _) = embedded(NodeConfig::demo().limit("payload_bytes", 100)).await?;
+        let mut client = subscriber(&node, "alice", "room:1", false).await?;
+        let reply =
+            client.request(json!({"type": "publish", "channel": "room:1", "data": "x".repeat(101)})).await?;
+        ensure!(reply.kind() == "error" && reply.text("code") == "too_large", "{}", reply.0);
+        client.publish("room:1", json!("x".repeat(100))).await.map(drop)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_bad_frame_is_answered_with_its_id() {
+    proven(async {
+        let (node, _) = embedded(NodeConfig::demo()).await?;
+        for codec in [Codec::Json, Codec::Cbor] {
+            let mut client = client(&node, &user("alice").codec(codec)).await?;
+            let frames = [
+                json!({"type": "subscribe"}),
+                json!({"type": "subscribe", "channel": "no channel"}),
+                json!({"type": "publish", "channel": "room:1"}),
+                json!({"type": "history", "channel": "room:1", "limit": "many"}),
+                json!({"type": "no such type"}),
+            ];
+            for frame in frames {
+                let reply = client.request(frame.clone()).await?;
+                ensure!(
+                    reply.kind() == "error" && reply.text("code") == "bad_request",
+                    "{frame}: {}",
+                    reply.0
+                );
+                ensure!(!reply.text("message").is_empty(), "it says what is wrong: {}", reply.0);
+            }
+            client.settle().await?;
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_no_frame_at_all_ends_in_an_error_or_a_close() {
+    proven(async {
+        let (node, _) = embedded(NodeConfig::demo()).await?;
+        for nonsense in [Ws::text("{"), Ws::text("[1]"), Ws::text("null"), Ws::binary(vec![0xff, 0x00])] {
+            let mut client = client(&node, &user("alice")).await?;
+            client.send_raw(nonsense.clone()).await?;
+            match client.next().await? {
+                tidegate_support::client::Event::Frame(frame) => {
+                    ensure!(
+                        ["error", "subscribed", "disconnect"].contains(&frame.kind()),
+                        "{nonsense:?}: {}",
+                        frame.0
+                    );
+                }
+                tidegate_support::client::Event::Closed { code, .. } => ensure!(code == 4000, "{code}"),
+                lost => anyhow::bail!("{nonsense:?}: {lost:?}"),
+            }
+        }
+        // Whatever was sent, the node is well.
+        client(&node, &user("bob")).await?.settle().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_first_frame_must_be_connect() {
+    proven(async {
+        let (node, _) = embedded(NodeConfig::demo()).await?;
+        let opened = Client::open(&node.ws("demo"), &Options::default()).await?;
+        let Ok(mut client) = opened else { anyhow::bail!("the handshake was refused") };
+        client.send_frame(&json!({"type": "subscribe", "id": 1, "channel": "room:1"})).await?;
+        let (code, _) = client.closed().await?;
+        ensure!(code == 4000, "{code}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_says_nothing_is_sent_away() {
+    proven(async {
+        let (node, _) = embedded(NodeConfig::demo().limit("connect_timeout_ms", 300)).await?;
+        let opened = Client::open(&node.ws("demo"), &Options::default()).await?;
+        let Ok(mut client) = opened else { anyhow::bail!("the handshake was refused") };
+        let (code, reason) = client.closed().await?;
+        ensure!((code, reason.as_str()) == (4101, "connect_timeout"), "{code} {reason}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_peer_that_answers_no_heartbeat_is_given_up() {
+    proven(async {
+        let config = NodeConfig::demo().limit("ping_ms", 1000).limit("ping_min_ms", 1000);
+        let (node, _) = embedded(config).await?;
+        let client = client(&node, &user("alice")).await?;
+        // The bare socket answers no ping. What the node says last is read from it.
+        let mut socket = client.into_stalled();
+        let mut said = Vec::new();
+        let _ = tokio::time::timeout(DEADLINE, socket.read_to_end(&mut said)).await?;
+        let code = 4100_u16.to_be_bytes();
+        ensure!(
+            said.windows(2).any(|bytes| bytes == code),
+            "no close 4100 in {:?}",
+            String::from_utf8_lossy(&said)
+        );
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn heartbeats_are_negotiated_within_bounds() {
+    proven(async {
+        let (node, _) = embedded(NodeConfig::demo()).await?;
+        for (wish, agreed) in [(10_000, 10_000), (1, 5_000), (10_000_000, 300_000)] {
+            let options = Options { ping_ms: Some(wish), ..user("alice") };
+            let client = client(&node, &options).await?;
+            ensure!(client.connected.number("ping_ms") == Some(agreed), "{wish}: {:?}", client.connected);
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_channel_too_many_is_refused() {
+    proven(async {
+        let (node, _) = embedded(NodeConfig::demo().limit("channels_per_session", 4)).await?;
+        let mut client = client(&node, &user("alice")).await?;
+        let mut refused = None;
+        for n in 0..5 {
+            let reply = client.request(json!({"type": "subscribe", "channel": format!("room:{n}")})).await?;
+            if reply.kind() == "error" {
+                refused = Some((n, reply));
+                break;
+            }
+        }
+        // Whether the personal channel counts is the node's choice; that there is an end is not.
+        let Some((n, reply)) = refused else { anyhow::bail!("five of four channels") };
+        ensure!(n >= 3 && reply.text("code") == "limit_exceeded", "{n}: {}", reply.0);
+        let gone = client.request(json!({"type": "unsubscribe", "channel": "room:0"})).await?;
+        ensure!(gone.kind() == "ok", "{}", gone.0);
+        client.subscribe("room:9", false).await.map(drop)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_namespace_nobody_made_is_not_found() {
+    proven(async {
+        let (node, _) = embedded(NodeConfig::demo()).await?;
+        let mut client = client(&node, &user("alice")).await?;
+        let reply = client.request(json!({"type": "subscribe", "channel": "nowhere:1"})).await?;
+        ensure!(reply.kind() == "error" && reply.text("code") == "not_found", "{}", reply.0);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_unknown_subprotocol_is_refused() {
+    proven(async {
+        let (node, _) = embedded(NodeConfig::demo()).await?;
+        let path = "/v1/demo/ws";
+        let plain = tidegate_support::http::get(&node.http, path, None).await?;
+        ensure!((400..500).contains(&plain.status), "no upgrade: {}", plain.status);
+        let right = Client::try_connect(&node.ws("demo"), &user("alice")).await?;
+        ensure!(!matches!(right, Err(Refusal::Handshake(_))), "{right:?}");
+        Ok(())
+    })
+    .await;
+}
