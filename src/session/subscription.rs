@@ -159,7 +159,15 @@ impl Subscription {
 
     /// Takes the cursor for storing, if it moved since the last time.
     pub fn take_unstored(&mut self) -> Option<Cursor> {
-        (self.is_subscribed() && std::mem::take(&mut self.unstored)).then(|| self.cursor())
+        (self.has_begun() && std::mem::take(&mut self.unstored)).then(|| self.cursor())
+    }
+
+    /// Whether it ever stood somewhere, on this connection or an earlier one.
+    fn has_begun(&self) -> bool {
+        match &self.phase {
+            Phase::Opening(wish) | Phase::Proving(wish) | Phase::Storing(wish) => wish.from == From::Kept,
+            Phase::Behind { .. } | Phase::Live => true,
+        }
     }
 
     /// Storing failed: the cursor is to be stored again.
