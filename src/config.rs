@@ -158,7 +158,9 @@ pub enum OtlpProtocol {
 }
 
 /// A TOML document over which flags and variables are laid before it is parsed into a [`Config`].
-#[derive(Debug, Clone, Default)]
+///
+/// It has no `Debug`: its secrets are not told apart yet.
+#[derive(Clone, Default)]
 pub struct RawConfig {
     table: Table,
     origins: BTreeMap<String, &'static str>,
@@ -168,9 +170,10 @@ impl RawConfig {
     /// Reads TOML.
     pub fn from_toml(text: &str, file: Option<&Path>) -> Result<Self, ConfigErrors> {
         let table = text.parse::<Table>().map_err(|error| {
-            // The message is several lines: a position, the line itself, and what was expected.
-            let message = error.to_string().trim_end().replace('\n', "\n    ");
-            ConfigErrors::one(file, "not TOML", message)
+            // The error's own text shows the line, in which a secret may stand.
+            let start = error.span().map_or(0, |span| span.start);
+            let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
+            ConfigErrors::one(file, &format!("line {line}"), format!("is not TOML: {}", error.message()))
         })?;
         Ok(Self { table, origins: BTreeMap::new() })
     }

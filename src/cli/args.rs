@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::Secret;
 use crate::domain::{ChannelName, DeviceId, Offset, TenantId, UserId};
 use crate::protocol::Codec;
 
@@ -96,7 +97,7 @@ pub struct NodeArgs {
     /// Keep the logs in this Redis or Valkey. A password is better kept in TIDEGATE_REDIS_URL: other
     /// users of the machine can see flags.
     #[arg(long, value_name = "URL", conflicts_with = "resp_listen")]
-    pub redis: Option<String>,
+    pub redis: Option<Secret>,
     /// Keep the logs in this process; where backends connect with a Redis client
     /// [default: 127.0.0.1:6380].
     #[arg(long, value_name = "ADDRESS")]
@@ -215,7 +216,7 @@ pub struct ClientArgs {
     pub tenant: TenantId,
     /// The token; without one the tenant must let anonymous clients in.
     #[arg(long, env = "TIDEGATE_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
+    pub token: Option<Secret>,
     /// A channel to subscribe to. May be repeated.
     #[arg(long = "channel", value_name = "CHANNEL")]
     pub channels: Vec<ChannelName>,
@@ -276,7 +277,7 @@ pub struct PublishArgs {
     pub url: String,
     /// The tenant's API key.
     #[arg(long, env = "TIDEGATE_KEY", hide_env_values = true)]
-    pub key: String,
+    pub key: Secret,
     /// The tenant.
     #[arg(long, default_value = DEFAULT_TENANT)]
     pub tenant: TenantId,

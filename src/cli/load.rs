@@ -32,7 +32,7 @@ pub(super) fn load_with(args: &NodeArgs, env: Env<'_>) -> Result<Config, ConfigE
 pub(super) fn read(file: Option<&Path>) -> Result<RawConfig, ConfigErrors> {
     let Some(path) = file else { return Ok(RawConfig::default()) };
     let text = std::fs::read_to_string(path)
-        .map_err(|error| ConfigErrors::one(file, "not readable", error.to_string()))?;
+        .map_err(|error| ConfigErrors::one(file, "the file", format!("cannot be read: {error}")))?;
     RawConfig::from_toml(&text, file)
 }
 
@@ -40,7 +40,7 @@ pub(super) fn read(file: Option<&Path>) -> Result<RawConfig, ConfigErrors> {
 fn apply(args: &NodeArgs, raw: &mut RawConfig) {
     if let Some(url) = &args.redis {
         raw.remove("backbone", "embedded");
-        raw.set("backbone.redis.url", url.as_str(), "--redis");
+        raw.set("backbone.redis.url", url.expose(), "--redis");
     }
     if let Some(address) = args.resp_listen {
         raw.remove("backbone", "redis");

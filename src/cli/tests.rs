@@ -127,7 +127,19 @@ fn the_demo_does_not_replace_a_tenant_in_silence() {
 #[test]
 fn a_file_that_cannot_be_read_is_named() {
     let error = load::load_with(&node("tidegate serve --config /nowhere/t.toml"), NO_ENV).unwrap_err();
-    assert!(error.to_string().contains("/nowhere/t.toml"), "{error}");
+    assert!(error.to_string().contains("/nowhere/t.toml") && error.to_string().contains("cannot be read"));
+}
+
+#[test]
+fn secrets_among_the_arguments_do_not_show() {
+    for line in [
+        "tidegate serve --redis redis://:sesame@h",
+        "tidegate client --token sesame",
+        "tidegate publish --key sesame --channel room:1 hello",
+    ] {
+        let shown = format!("{:?}", command(line));
+        assert!(!shown.contains("sesame"), "{shown}");
+    }
 }
 
 fn check(path: &Path) -> Result<String, CliError> {

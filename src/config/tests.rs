@@ -230,9 +230,10 @@ fn a_namespace_cannot_contradict_its_kind() {
 }
 
 #[test]
-fn what_is_no_toml_is_shown_with_its_line() {
-    let problems = problems("[node]\nlisten = ");
-    assert!(problems[0].starts_with("not TOML: ") && problems[0].contains("line 2"), "{problems:?}");
+fn what_is_no_toml_is_told_by_its_line() {
+    one_problem("[node]\nlisten = ", "line 2", "is not TOML: ");
+    let unquoted = problems("\n[admin]\ntoken = sesame");
+    assert!(unquoted[0].starts_with("line 3: ") && !unquoted[0].contains("sesame"), "{unquoted:?}");
 }
 
 #[test]
