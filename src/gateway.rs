@@ -154,9 +154,8 @@ impl Node {
         let health = Health { lifecycle: seen, backbone: contract.clone() };
         let token = config.admin.token.as_ref().map(|token| AdminToken::new(token.expose()));
         let hosts = Hosts::new(admin, []);
-        let router =
-            admin::router(Admin { health, metrics: metrics.clone(), token, hosts }, axum::Router::new());
-        tasks.spawn(serve_admin(admin_listener, router, stop.clone()));
+        let admin_api = Admin { health, metrics: metrics.clone(), token, hosts };
+        tasks.spawn(serve_admin(admin_listener, admin_api, stop.clone()));
 
         let env = Env {
             id: ShardId(0),
@@ -290,9 +289,8 @@ async fn cluster_secret(config: &Config, backbone: &dyn Backbone) -> Result<Clus
     Ok(secret)
 }
 
-async fn serve_admin(listener: TcpListener, router: axum::Router, stop: CancellationToken) {
-    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
-    if let Err(error) = served {
+async fn serve_admin(listener: TcpListener, admin: Admin, stop: CancellationToken) {
+    if let Err(error) = admin::serve(listener, admin, stop).await {
         tracing::error!(%error, "the admin listener failed");
     }
 }

@@ -7,6 +7,8 @@ use tidegate::cli::{self, Cli, CliError, Command};
 
 fn main() -> ExitCode {
     let command = Cli::parse().into_command();
+    // One TLS provider for whatever speaks TLS here. Only a second install would be refused.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

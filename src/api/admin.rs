@@ -3,6 +3,7 @@
 //! No cookie authenticates and no CORS header is ever sent. A page in an operator's browser can still
 //! reach a loopback listener under a name of its own (DNS rebinding), so `Host` must be one of ours.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -16,6 +17,8 @@ use axum::routing::get;
 use axum::{Json, Router};
 use ring::hmac;
 use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::health::{self, Health};
 use super::metrics;
@@ -47,6 +50,11 @@ pub fn router(admin: Admin, routes: Router) -> Router {
         .layer(from_fn_with_state(Arc::new(admin.hosts), require_host))
         // Probes come under whatever address the orchestrator uses, and tell nothing worth reading.
         .merge(health::router(admin.health))
+}
+
+/// Serves the admin listener until `stop`; requests under way are answered first.
+pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) -> io::Result<()> {
+    axum::serve(listener, router(admin, Router::new())).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
 /// Answers whoever wants to know whether its token is right.

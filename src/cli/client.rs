@@ -21,7 +21,7 @@ pub async fn run(args: ClientArgs) -> Result<()> {
 
 fn options(args: &ClientArgs) -> Options {
     let options = Options::new(&args.url, args.tenant.as_str())
-        .token(args.token.clone())
+        .token(args.token.as_ref().map(|token| token.expose().to_owned()))
         .device(args.device.as_ref().map(ToString::to_string))
         .codec(args.codec.into());
     args.channels.iter().fold(options, |options, channel| {

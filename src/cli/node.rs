@@ -25,9 +25,6 @@ pub fn serve(args: &NodeArgs) -> Result<(), CliError> {
 
 fn run(args: &NodeArgs, banner: Option<fn(&Addresses) -> String>) -> Result<(), CliError> {
     let config = load(args)?;
-    // One TLS provider for the backbone, the listeners and the exporter. A second install is refused,
-    // which cannot happen: this runs once a process.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let metrics = Metrics::default();
     let telemetry =
         telemetry::init(&options(&config), &metrics).map_err(|error| CliError::Usage(error.to_string()))?;

@@ -2,13 +2,9 @@
 
 use std::io::Read as _;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use bytes::Bytes;
-use http::{Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::TokioIo;
+use anyhow::{Context as _, Result, bail};
+use http::{StatusCode, header};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 
 use super::args::PublishArgs;
 
@@ -67,40 +63,17 @@ fn body(args: &PublishArgs, data: &str) -> Value {
 
 async fn post(args: &PublishArgs, body: &Value) -> Result<(StatusCode, Value)> {
     let base = args.url.trim_end_matches('/');
-    let url: Uri =
-        format!("{base}/v1/{}/publish", args.tenant).parse().with_context(|| format!("--url {base}"))?;
-    ensure!(
-        url.scheme_str() == Some("http"),
-        "--url {base}: this command speaks plain HTTP only; use http://, or curl for https://"
-    );
-    let authority = url.authority().with_context(|| format!("--url {base} names no host"))?;
-    let host = authority.host().trim_matches(['[', ']']);
-    let port = authority.port_u16().unwrap_or(80);
-    let socket = TcpStream::connect((host, port))
-        .await
-        .with_context(|| format!("cannot connect to {authority}: is the node running there?"))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
-    let path = url.path_and_query().map_or("/", |path| path.as_str());
-    let request = Request::builder()
-        .method(Method::POST)
-        .uri(path)
-        .header(header::HOST, authority.as_str())
-        .header(header::AUTHORIZATION, format!("Bearer {}", args.key))
+    let client = reqwest::Client::builder().no_proxy().build().context("no HTTP client")?;
+    let answer = client
+        .post(format!("{base}/v1/{}/publish", args.tenant))
+        .bearer_auth(args.key.expose())
         .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(body.to_string())))
-        .context("--key has characters that no header can hold")?;
-    let exchange = async {
-        let answer = sender.send_request(request).await?;
-        let status = answer.status();
-        let bytes = answer.into_body().collect().await?.to_bytes();
-        anyhow::Ok((status, bytes))
-    };
-    // The connection makes progress only while it is polled; it ends with the exchange.
-    tokio::pin!(exchange);
-    let (status, bytes) = tokio::select! {
-        done = &mut exchange => done?,
-        ended = connection => { ended?; exchange.await? }
-    };
+        .body(body.to_string())
+        .send()
+        .await
+        .with_context(|| format!("cannot publish to {base}: is the node running there?"))?;
+    let status = answer.status();
+    let bytes = answer.bytes().await?;
     let answer = serde_json::from_slice(&bytes)
         .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).trim().to_owned()));
     Ok((status, answer))

@@ -15,10 +15,10 @@ fn closed() -> NodeConfig {
     NodeConfig::default().tenant("demo", TenantConfig::default().closed())
 }
 
-/// Asserts that a connection is refused as unauthorised, by status or by close code.
+/// Asserts that a connection is refused as unauthorised or for an expired token, by status or close code.
 async fn refused(node: &Node, options: &Options, what: &str) -> Result<()> {
     match Client::try_connect(&node.ws("demo"), options).await? {
-        Err(Refusal::Handshake(401 | 403) | Refusal::Closed(4002, ..)) => Ok(()),
+        Err(Refusal::Handshake(401 | 403) | Refusal::Closed(4002 | 4007, ..)) => Ok(()),
         other => bail!("{what}: {other:?}"),
     }
 }

@@ -27,6 +27,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("session", 5),
     ("api", 6),
     ("shard", 7),
+    ("client", 8),
     ("gateway", 8),
     ("cli", 9),
     ("main", 9),

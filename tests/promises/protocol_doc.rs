@@ -47,14 +47,13 @@ fn step(line: &str) -> Result<Step> {
     }
 }
 
-/// Whether a frame is what the page shows. A string `<…>` there stands for any value; everything else,
-/// names of fields included, is literal.
+/// Whether a frame is what the page shows. A string `<…>` there stands for any value; other values are
+/// literal. The frame may have fields that the page does not show.
 fn matches(shown: &Value, said: &Value) -> bool {
     match (shown, said) {
         (Value::String(text), _) if text.starts_with('<') && text.ends_with('>') => true,
         (Value::Object(shown), Value::Object(said)) => {
-            shown.len() == said.len()
-                && shown.iter().all(|(name, value)| said.get(name).is_some_and(|other| matches(value, other)))
+            shown.iter().all(|(name, value)| said.get(name).is_some_and(|other| matches(value, other)))
         }
         (Value::Array(shown), Value::Array(said)) => {
             shown.len() == said.len() && shown.iter().zip(said).all(|(shown, said)| matches(shown, said))
@@ -63,25 +62,81 @@ fn matches(shown: &Value, said: &Value) -> bool {
     }
 }
 
+/// Plays one example. What the server says between two frames of the client may come in any order, and
+/// frames that the page does not show are passed over.
 async fn replay(node: &Node, example: &Example) -> Result<()> {
     let opened = Client::open(&node.ws("demo"), &Options::default()).await?;
     let Ok(mut client) = opened else { bail!("the handshake was refused") };
-    for (line, step) in &example.steps {
+    let mut seen = Seen::default();
+    let mut steps = example.steps.iter().peekable();
+    while let Some((line, step)) = steps.next() {
         match step {
-            Step::Client(frame) => client.send_frame(frame).await?,
-            Step::Server(shown) => match client.next().await.with_context(|| format!("line {line}"))? {
-                Event::Frame(said) => {
-                    ensure!(
-                        matches(shown, &said.0),
-                        "line {line} shows\n  {shown}\nand the node says\n  {}",
-                        said.0
-                    );
+            Step::Client(frame) => {
+                let frame = seen.fill(frame).with_context(|| format!("line {line}"))?;
+                client.send_frame(&frame).await?;
+            }
+            Step::Server(shown) => {
+                let mut expected = vec![(*line, shown)];
+                while let Some((line, Step::Server(shown))) = steps.peek() {
+                    expected.push((*line, shown));
+                    steps.next();
                 }
-                ended => bail!("line {line} shows\n  {shown}\nand the connection ended: {ended:?}"),
-            },
+                expect(&mut client, expected, &mut seen).await?;
+            }
         }
     }
     Ok(())
+}
+
+async fn expect(client: &mut Client, mut expected: Vec<(usize, &Value)>, seen: &mut Seen) -> Result<()> {
+    while let Some((line, shown)) = expected.first() {
+        match client
+            .next()
+            .await
+            .with_context(|| format!("line {line} shows {shown}, which does not come"))?
+        {
+            Event::Frame(said) => {
+                if let Some(at) = expected.iter().position(|(_, shown)| matches(shown, &said.0)) {
+                    let (_, shown) = expected.remove(at);
+                    seen.note(shown, &said.0);
+                }
+            }
+            ended => bail!("line {line} shows\n  {shown}\nand the connection ended: {ended:?}"),
+        }
+    }
+    Ok(())
+}
+
+/// What `<offset>` and `<epoch>` in a client's line stand for: the values last shown.
+#[derive(Default)]
+struct Seen {
+    values: std::collections::BTreeMap<String, Value>,
+}
+
+impl Seen {
+    fn note(&mut self, shown: &Value, said: &Value) {
+        for name in ["offset", "epoch"] {
+            if shown.get(name).is_some() {
+                self.values.insert(format!("<{name}>"), said[name].clone());
+            }
+        }
+    }
+
+    fn fill(&self, frame: &Value) -> Result<Value> {
+        Ok(match frame {
+            Value::String(text) if text.starts_with('<') => {
+                self.values.get(text).with_context(|| format!("nothing was shown yet for {text}"))?.clone()
+            }
+            Value::Object(fields) => {
+                let filled = fields.iter().map(|(name, value)| Ok((name.clone(), self.fill(value)?)));
+                Value::Object(filled.collect::<Result<_>>()?)
+            }
+            Value::Array(items) => {
+                Value::Array(items.iter().map(|item| self.fill(item)).collect::<Result<_>>()?)
+            }
+            literal => literal.clone(),
+        })
+    }
 }
 
 #[tokio::test]
