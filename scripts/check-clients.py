@@ -123,9 +123,9 @@ def check_backends(kind, url, copies):
         run(f"{kind}: {name} backend reads up", [*command, "--url", url, "listen", "--count", "1"], "alice sends order: two pounds of tide")
 
 
-def check_clients(kind, url, copies):
-    run(f"{kind}: redis-py", [PYTHON, ROOT / "tests/clients/check.py", url], "ok")
-    run(f"{kind}: ioredis and node-redis", ["node", copies / "check.mjs", url], "ok")
+def check_clients(kind, host, port, copies):
+    run(f"{kind}: redis-py", [PYTHON, ROOT / "tests/clients/redis_py.py", host, port], "ok")
+    run(f"{kind}: ioredis and node-redis", ["node", copies / "node.mjs", host, port], "ok")
 
 
 def main():
@@ -135,12 +135,12 @@ def main():
         folder = Path(temporary)
         # Node looks for packages beside a script; the scripts of the clone have none.
         (folder / "node_modules").symlink_to(Path(NODE_MODULES).resolve())
-        for script in ("examples/backend-node/backend.mjs", "tests/clients/check.mjs"):
+        for script in ("examples/backend-node/backend.mjs", "tests/clients/node.mjs"):
             shutil.copy(ROOT / script, folder)
         redis, port = start_redis(folder)
         try:
             check_backends("redis-server", f"redis://backend:change-me-too@127.0.0.1:{port}", folder)
-            check_clients("redis-server", f"redis://127.0.0.1:{port}", folder)
+            check_clients("redis-server", "127.0.0.1", port, folder)
         finally:
             stop(redis)
         if len(sys.argv) > 1:
@@ -152,7 +152,7 @@ def check_node(binary, folder):
     node, at = start_node(binary, folder)
     try:
         check_backends("embedded", f"redis://{at['resp']}", folder)
-        check_clients("embedded", f"redis://{at['resp']}", folder)
+        check_clients("embedded", *at["resp"].rsplit(":", 1), folder)
         base = f"http://{at['http']}"
         shots = Path(os.environ.get("TIDEGATE_TOOLS", folder)) / "page"
         page = ["node", ROOT / "tests/browser/page.mjs", f"{base}/", f"{base}/v1/demo/publish", shots]

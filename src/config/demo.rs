@@ -42,7 +42,7 @@ impl Config {
                 NamespaceRules::personal(),
                 backend_only(NamespaceRules::live("live")),
                 NamespaceRules::queue("queue"),
-                backend_only(NamespaceRules { on_slow: OnSlow::Conflate, ..NamespaceRules::log("state") }),
+                NamespaceRules { on_slow: OnSlow::Conflate, ..NamespaceRules::log("state") },
             ],
         };
         self.tenants.insert(id, tenant);

@@ -486,19 +486,6 @@ async fn groups_share_entries_as_in_redis() {
     .await;
 }
 
-/// Runs a client's script against the listener; its output is the test's failure.
-async fn drive(program: &str, script: &str, install: &'static str) {
-    let listener = Listener::start().await;
-    let (host, port) = (listener.address.ip().to_string(), listener.address.port().to_string());
-    let script = format!("{}/tests/clients/{script}", env!("CARGO_MANIFEST_DIR"));
-    let mut command = Command::new(program);
-    command.args([&script, &host, &port]);
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().expect(install);
-    let (said, failed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && said.trim_end().ends_with("ok"), "{install}\n{said}\n{failed}");
-    listener.stop().await;
-}
-
 #[tokio::test]
 async fn redis_cli_works() {
     let listener = Listener::start().await;
@@ -511,17 +498,4 @@ async fn redis_cli_works() {
         assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), said);
     }
     listener.stop().await;
-}
-
-#[tokio::test]
-async fn redis_py_works() {
-    let python = std::env::var("TIDEGATE_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    drive(&python, "resp_redis_py.py", "needs python3 and redis-py: pip install redis").await;
-}
-
-#[tokio::test]
-async fn ioredis_and_node_redis_work() {
-    let install =
-        "needs node, ioredis and node-redis: npm install ioredis redis (NODE_PATH may name the folder)";
-    drive("node", "resp_node.mjs", install).await;
 }

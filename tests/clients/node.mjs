@@ -1,4 +1,4 @@
-// Drives a RESP listener with ioredis and node-redis: resp_node.mjs HOST PORT. Prints `ok`, or fails.
+// Drives a RESP listener with ioredis and node-redis: node.mjs HOST PORT. Prints `ok`, or fails.
 
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";

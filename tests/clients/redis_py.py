@@ -1,4 +1,4 @@
-"""Drives a RESP listener with redis-py: resp_redis_py.py HOST PORT. Prints `ok`, or fails."""
+"""Drives a RESP listener with redis-py: redis_py.py HOST PORT. Prints `ok`, or fails."""
 
 import sys
 import threading
