@@ -433,8 +433,12 @@ impl State {
         if let Some(sub) = acked.and_then(|channel| seat.session.number_of(&channel)) {
             self.pursue(at, sub);
         }
+        let place = self.place(at);
         self.perform(at, None);
-        self.schedule(at);
+        // The frame may have ended the session, and with it the seat.
+        if self.at(place).is_some() {
+            self.schedule(at);
+        }
     }
 
     /// Queues a frame for one session.
