@@ -490,6 +490,12 @@ impl State {
         let heard = seat.heard(now);
         seat.session.on_time(now, heard, &mut self.fx);
         let beat = seat.link.as_mut().map_or(Beat::Nothing, |link| link.beat.on_time(now, heard));
+        let place = self.place(at);
+        // Before anything can end the session: what it asked for must not be left to the next one.
+        self.perform(at, None);
+        if self.at(place).is_none() {
+            return;
+        }
         match beat {
             Beat::Nothing => {}
             Beat::Lost => return self.close(at, CloseReason::HeartbeatLost, "a heartbeat was not answered"),
@@ -501,11 +507,7 @@ impl State {
                 self.touch(at);
             }
         }
-        let place = self.place(at);
-        self.perform(at, None);
-        if self.at(place).is_some() {
-            self.schedule(at);
-        }
+        self.schedule(at);
     }
 
     /// Puts the seat on the agenda for its next time, unless it is there early enough.
