@@ -302,6 +302,9 @@ impl State {
                 self.each_member(&stream, &members, |state, at, sub| {
                     let subscription = state.seats[at].session.sub_mut(sub).expect("each_member found it");
                     subscription.on_open(sub, &tail, &mut state.fx);
+                    // A channel that was left and joined again meanwhile is opened twice; what came
+                    // between the two was offered to nobody here.
+                    subscription.on_lagged();
                     state.pursue(at, sub);
                     state.perform(at, None);
                 });
@@ -314,8 +317,10 @@ impl State {
                     Err(error) => self.refuse_members(&stream, &error.to_string()),
                 }
             }
-            Delivery::Lagged { stream } => {
-                let Some(held) = self.hub.get(&stream) else { return };
+            Delivery::Lagged { stream, until, epoch } => {
+                let Some(held) = self.hub.get_mut(&stream) else { return };
+                // Without this everybody would stand at the channel's end and read nothing.
+                held.advance(until, epoch);
                 let members = held.members.clone();
                 self.each_member(&stream, &members, |state, at, sub| {
                     let subscription = state.seats[at].session.sub_mut(sub).expect("each_member found it");
