@@ -272,6 +272,7 @@ impl State {
     pub(super) fn pursue(&mut self, at: usize, sub: usize) {
         let seat = &mut self.seats[at];
         let room = seat.room();
+        seat.held |= room == 0;
         let Some(subscription) = seat.session.sub_mut(sub) else { return };
         let position = self.hub.get(&subscription.channel.stream).and_then(HubChannel::position);
         if let Some(position) = position {
@@ -551,12 +552,19 @@ impl State {
     /// Writes what has gathered for every touched socket, one `writev` each.
     pub(super) fn flush(&mut self) {
         let mut touched = std::mem::take(&mut self.touched);
-        for at in touched.drain(..) {
-            let Some(seat) = self.seats.get_mut(at) else { continue };
-            seat.touched = false;
-            if seat.link.as_ref().is_some_and(|link| !link.waiting) {
-                self.flush_seat(at);
+        // Relieved sessions may have more to write, which touches them again.
+        while !touched.is_empty() {
+            for at in touched.drain(..) {
+                let Some(seat) = self.seats.get_mut(at) else { continue };
+                seat.touched = false;
+                if seat.link.as_ref().is_some_and(|link| !link.waiting)
+                    && self.flush_seat(at)
+                    && self.seats[at].held
+                {
+                    self.relieve(at);
+                }
             }
+            std::mem::swap(&mut touched, &mut self.touched);
         }
         self.touched = touched;
     }
@@ -582,6 +590,7 @@ impl State {
 
     /// The outbox has room again: subscriptions that waited for it read on.
     pub(super) fn relieve(&mut self, at: usize) {
+        self.seats[at].held = false;
         for sub in self.subs_of(at) {
             self.pursue(at, sub);
         }
