@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use indexmap::IndexSet;
+use indexmap::IndexMap;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::batch::Batch;
 use crate::backbone::{BackboneError, Tail};
-use crate::domain::{Offset, StreamKey};
+use crate::domain::{Epoch, Offset, StreamKey};
 
 /// Numbers the shards of a node, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,6 +50,10 @@ pub enum Delivery {
     Lagged {
         /// The channel's log.
         stream: StreamKey,
+        /// Where the last batch left out ended: readers who stand before it have something to read.
+        until: Offset,
+        /// The epoch of that batch.
+        epoch: Epoch,
     },
 }
 
@@ -58,12 +62,12 @@ pub enum Delivery {
 pub(super) struct Outlet {
     queue: mpsc::Sender<Delivery>,
     backlog: VecDeque<Delivery>,
-    lagging: IndexSet<StreamKey>,
+    lagging: IndexMap<StreamKey, (Offset, Epoch)>,
 }
 
 impl Outlet {
     pub(super) fn new(queue: mpsc::Sender<Delivery>) -> Self {
-        Self { queue, backlog: VecDeque::new(), lagging: IndexSet::new() }
+        Self { queue, backlog: VecDeque::new(), lagging: IndexMap::new() }
     }
 
     /// Answers a request of the shard.
@@ -77,7 +81,7 @@ impl Outlet {
         if !self.is_blocked() && self.queue.try_send(Delivery::Live(batch.clone())).is_ok() {
             return true;
         }
-        self.lagging.insert(batch.stream.clone());
+        self.lagging.insert(batch.stream.clone(), (batch.until, batch.epoch));
         false
     }
 
@@ -94,11 +98,11 @@ impl Outlet {
                 return;
             }
         }
-        while let Some(stream) = self.lagging.pop() {
-            if let Err(TrySendError::Full(Delivery::Lagged { stream })) =
-                self.queue.try_send(Delivery::Lagged { stream })
+        while let Some((stream, (until, epoch))) = self.lagging.pop() {
+            if let Err(TrySendError::Full(Delivery::Lagged { stream, .. })) =
+                self.queue.try_send(Delivery::Lagged { stream, until, epoch })
             {
-                self.lagging.insert(stream);
+                self.lagging.insert(stream, (until, epoch));
                 return;
             }
         }
@@ -108,10 +112,9 @@ impl Outlet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Epoch;
 
     fn batch(stream: &str) -> Arc<Batch> {
-        let (after, until, epoch) = (Offset::ZERO, Offset::ZERO, Epoch(1));
+        let (after, until, epoch) = (Offset::ZERO, Offset { ms: 7, seq: 0 }, Epoch(1));
         let stream = StreamKey::from_raw(stream);
         Arc::new(Batch { stream, after, until, epoch, whole: true, more: false, items: Vec::new() })
     }
@@ -129,7 +132,8 @@ mod tests {
         assert!(matches!(shard.try_recv(), Ok(Delivery::Page { .. })));
         assert!(!outlet.offer(&batch("b")), "order holds: the shard first learns that it lags");
         outlet.pump();
-        assert!(matches!(shard.try_recv(), Ok(Delivery::Lagged { .. })));
+        let Ok(Delivery::Lagged { until, .. }) = shard.try_recv() else { panic!("it does not learn that") };
+        assert_eq!(until.ms, 7, "readers learn how far there is to read");
         assert!(outlet.offer(&batch("b")));
     }
 }

@@ -43,6 +43,12 @@ impl Window {
         self.in_flight.len() >= self.limit
     }
 
+    /// How many messages are in flight.
+    #[cfg(test)]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
     /// Whether nothing is in flight.
     pub fn is_empty(&self) -> bool {
         self.in_flight.is_empty()
@@ -56,6 +62,23 @@ impl Window {
     /// Counted deliveries of the head: what is stored beside the cursor.
     pub fn head_attempts(&self) -> u8 {
         self.in_flight.front().map_or(self.inherited, |head| head.counted)
+    }
+
+    /// Counted deliveries that the next message to be sent brings along.
+    pub fn inherited(&self) -> u8 {
+        self.inherited
+    }
+
+    /// The message that was tried before does not come any more.
+    pub fn disinherit(&mut self) {
+        self.inherited = 0;
+    }
+
+    /// Lets go of what lies above an offset: the log has lost it, and may give the offsets out again.
+    pub fn forget_above(&mut self, offset: Offset) {
+        let kept = self.in_flight.partition_point(|message| message.offset <= offset);
+        self.in_flight.truncate(kept);
+        self.release();
     }
 
     /// The next message is sent for the first time on this session; the number of this attempt.

@@ -23,6 +23,8 @@ pub(super) struct Seat {
     pub(super) scheduled: Option<Instant>,
     /// Its outbox is on the list of those to flush.
     pub(super) touched: bool,
+    /// A subscription found no room in the outbox, and reads on when it is empty.
+    pub(super) held: bool,
     /// It is on the list of those whose cursors are to be stored.
     pub(super) unstored: bool,
 }
@@ -100,7 +102,7 @@ fn jittered(every: Duration) -> Duration {
 impl Seat {
     pub(super) fn new(session: Box<Session>, stamp: u64) -> Self {
         let (link, expires, scheduled) = (None, None, None);
-        Self { session, stamp, link, expires, scheduled, touched: false, unstored: false }
+        Self { session, stamp, link, expires, scheduled, touched: false, held: false, unstored: false }
     }
 
     /// Queues a shared frame.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::errands::Errand;
+use super::errands::{Errand, cursor_moved};
 use super::hub::{Hub, HubChannel, Member};
 use super::seat::{Beat, Link, Now, Seat, SharedFrames};
 use crate::auth;
@@ -265,6 +265,9 @@ impl State {
     pub(super) fn leave(&mut self, at: usize, sub: usize) {
         self.part(at, sub);
         self.release(at, sub);
+        if let Some(write) = cursor_moved(&mut self.seats[at].session, sub) {
+            self.errands.push_back(Errand::StoreCursor(Box::new(write)));
+        }
         self.seats[at].session.remove(sub);
     }
 
@@ -272,6 +275,7 @@ impl State {
     pub(super) fn pursue(&mut self, at: usize, sub: usize) {
         let seat = &mut self.seats[at];
         let room = seat.room();
+        seat.held |= room == 0;
         let Some(subscription) = seat.session.sub_mut(sub) else { return };
         let position = self.hub.get(&subscription.channel.stream).and_then(HubChannel::position);
         if let Some(position) = position {
@@ -302,6 +306,9 @@ impl State {
                 self.each_member(&stream, &members, |state, at, sub| {
                     let subscription = state.seats[at].session.sub_mut(sub).expect("each_member found it");
                     subscription.on_open(sub, &tail, &mut state.fx);
+                    // A channel that was left and joined again meanwhile is opened twice; what came
+                    // between the two was offered to nobody here.
+                    subscription.on_lagged();
                     state.pursue(at, sub);
                     state.perform(at, None);
                 });
@@ -314,8 +321,10 @@ impl State {
                     Err(error) => self.refuse_members(&stream, &error.to_string()),
                 }
             }
-            Delivery::Lagged { stream } => {
-                let Some(held) = self.hub.get(&stream) else { return };
+            Delivery::Lagged { stream, until, epoch } => {
+                let Some(held) = self.hub.get_mut(&stream) else { return };
+                // Without this everybody would stand at the channel's end and read nothing.
+                held.advance(until, epoch);
                 let members = held.members.clone();
                 self.each_member(&stream, &members, |state, at, sub| {
                     let subscription = state.seats[at].session.sub_mut(sub).expect("each_member found it");
@@ -433,8 +442,12 @@ impl State {
         if let Some(sub) = acked.and_then(|channel| seat.session.number_of(&channel)) {
             self.pursue(at, sub);
         }
+        let place = self.place(at);
         self.perform(at, None);
-        self.schedule(at);
+        // The frame may have ended the session, and with it the seat.
+        if self.at(place).is_some() {
+            self.schedule(at);
+        }
     }
 
     /// Queues a frame for one session.
@@ -486,6 +499,12 @@ impl State {
         let heard = seat.heard(now);
         seat.session.on_time(now, heard, &mut self.fx);
         let beat = seat.link.as_mut().map_or(Beat::Nothing, |link| link.beat.on_time(now, heard));
+        let place = self.place(at);
+        // Before anything can end the session: what it asked for must not be left to the next one.
+        self.perform(at, None);
+        if self.at(place).is_none() {
+            return;
+        }
         match beat {
             Beat::Nothing => {}
             Beat::Lost => return self.close(at, CloseReason::HeartbeatLost, "a heartbeat was not answered"),
@@ -497,11 +516,7 @@ impl State {
                 self.touch(at);
             }
         }
-        let place = self.place(at);
-        self.perform(at, None);
-        if self.at(place).is_some() {
-            self.schedule(at);
-        }
+        self.schedule(at);
     }
 
     /// Puts the seat on the agenda for its next time, unless it is there early enough.
@@ -540,12 +555,19 @@ impl State {
     /// Writes what has gathered for every touched socket, one `writev` each.
     pub(super) fn flush(&mut self) {
         let mut touched = std::mem::take(&mut self.touched);
-        for at in touched.drain(..) {
-            let Some(seat) = self.seats.get_mut(at) else { continue };
-            seat.touched = false;
-            if seat.link.as_ref().is_some_and(|link| !link.waiting) {
-                self.flush_seat(at);
+        // Relieved sessions may have more to write, which touches them again.
+        while !touched.is_empty() {
+            for at in touched.drain(..) {
+                let Some(seat) = self.seats.get_mut(at) else { continue };
+                seat.touched = false;
+                if seat.link.as_ref().is_some_and(|link| !link.waiting)
+                    && self.flush_seat(at)
+                    && self.seats[at].held
+                {
+                    self.relieve(at);
+                }
             }
+            std::mem::swap(&mut touched, &mut self.touched);
         }
         self.touched = touched;
     }
@@ -571,6 +593,7 @@ impl State {
 
     /// The outbox has room again: subscriptions that waited for it read on.
     pub(super) fn relieve(&mut self, at: usize) {
+        self.seats[at].held = false;
         for sub in self.subs_of(at) {
             self.pursue(at, sub);
         }
