@@ -133,8 +133,6 @@ pub struct TelemetryConfig {
     pub log_level: String,
     /// Where metrics and traces are sent; `None`: nowhere.
     pub otlp_endpoint: Option<HttpUrl>,
-    /// How they are sent.
-    pub otlp_protocol: OtlpProtocol,
     /// The share of traces that is sent, from 0 to 1.
     pub trace_sample_ratio: f64,
 }
@@ -146,15 +144,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-/// How telemetry is sent: the names of OpenTelemetry's `OTEL_EXPORTER_OTLP_PROTOCOL`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OtlpProtocol {
-    /// `grpc`.
-    Grpc,
-    /// `http/protobuf`.
-    HttpProtobuf,
 }
 
 /// A TOML document over which flags and variables are laid before it is parsed into a [`Config`].

@@ -8,7 +8,7 @@ use crate::domain::{Limits, NodeId};
 
 use super::reader::Section;
 use super::{
-    AdminConfig, BackboneConfig, ClusterConfig, LogFormat, MemoryConfig, NodeConfig, OtlpProtocol,
+    AdminConfig, BackboneConfig, ClusterConfig, LogFormat, MemoryConfig, NodeConfig,
     TelemetryConfig, Wake,
 };
 
@@ -139,7 +139,6 @@ pub(super) fn admin(mut section: Section<'_>) -> AdminConfig {
 /// `[telemetry]`.
 pub(super) fn telemetry(mut section: Section<'_>) -> TelemetryConfig {
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-    let protocols = [("grpc", OtlpProtocol::Grpc), ("http/protobuf", OtlpProtocol::HttpProtobuf)];
     let log_level = section.text("log_level").unwrap_or_else(|| "info".into());
     if !is_log_filter(&log_level) {
         let what =
@@ -150,7 +149,6 @@ pub(super) fn telemetry(mut section: Section<'_>) -> TelemetryConfig {
         log_format: section.choice("log_format", &formats).unwrap_or(LogFormat::Text),
         log_level,
         otlp_endpoint: section.parsed("otlp_endpoint"),
-        otlp_protocol: section.choice("otlp_protocol", &protocols).unwrap_or(OtlpProtocol::HttpProtobuf),
         trace_sample_ratio: section.ratio("trace_sample_ratio", 0.01),
     }
 }

@@ -113,7 +113,9 @@ impl Shard {
                 return refusal.into_response().map(|why| Full::new(Bytes::from_static(why.as_bytes())));
             }
         };
-        let bearer = headers.get(AUTHORIZATION).and_then(bearer).map(Into::into);
+        let query = request.uri().query().filter(|_| tenant.allow_query_token);
+        let in_query = || query?.split('&').find_map(|pair| pair.strip_prefix("token="));
+        let bearer = headers.get(AUTHORIZATION).and_then(bearer).or_else(in_query).map(Into::into);
         let upgrade = hyper::upgrade::on(&mut request);
         let handshake::Accepted { codec, response } = accepted;
         let shard = self.clone();

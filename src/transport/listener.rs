@@ -1,11 +1,9 @@
-//! Listening: a socket a shard on one address, accept failures by whose fault they are, and how many
-//! connections the process may keep.
+//! Listening: a socket a shard on one address, and accept failures by whose fault they are.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use rlimit::Resource;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
 
@@ -100,28 +98,6 @@ pub async fn accept(listener: &tokio::net::TcpListener) -> Result<(TcpStream, So
     Ok((stream, peer))
 }
 
-/// Raises the soft limit of open files to the hard limit and returns it.
-///
-/// # Errors
-/// What the system says; the limit is then what it was.
-pub fn raise_open_files() -> io::Result<u64> {
-    let (soft, hard) = Resource::NOFILE.get()?;
-    if soft < hard {
-        Resource::NOFILE.set(hard, hard)?;
-    }
-    Ok(hard)
-}
-
-/// How many connections fit below the limit of open files as it is now, with `reserve` descriptors
-/// left for everything else: listeners, the backbone, files, plugins. May be 0.
-///
-/// # Errors
-/// What the system says when asked for the limit.
-pub fn max_connections(reserve: usize) -> io::Result<usize> {
-    let (soft, _) = Resource::NOFILE.get()?;
-    Ok(usize::try_from(soft).unwrap_or(usize::MAX).saturating_sub(reserve))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,14 +158,5 @@ mod tests {
         assert!(sorted(libc::ENFILE).retry_after().unwrap() > Duration::ZERO);
         assert!(matches!(sorted(libc::EBADF), AcceptError::Listener(_)));
         assert_eq!(sorted(libc::EINVAL).retry_after(), None);
-    }
-
-    #[test]
-    fn the_reserve_is_kept_below_the_limit() {
-        let limit = raise_open_files().unwrap();
-        let all = max_connections(0).unwrap();
-        assert_eq!(all as u64, limit);
-        assert_eq!(max_connections(100).unwrap(), all - 100);
-        assert_eq!(max_connections(usize::MAX).unwrap(), 0);
     }
 }
