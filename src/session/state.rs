@@ -79,9 +79,18 @@ impl Session {
         self.subs.iter().flatten().count()
     }
 
-    /// Takes a subscription out.
+    /// Takes a subscription out. A device goes on from its cursor when it subscribes again.
     pub fn remove(&mut self, sub: usize) -> Option<Box<Subscription>> {
-        self.subs.get_mut(sub)?.take()
+        /// Cursors kept for channels that were left: as many as the backbone keeps of a device.
+        const MOST: usize = 1_024;
+        let removed = self.subs.get_mut(sub)?.take()?;
+        let cursor = removed.last_cursor().filter(|_| removed.acking);
+        if let (Some(cursor), Some(attached)) = (cursor, &mut self.attached)
+            && attached.cursors.len() < MOST
+        {
+            attached.cursors.push((removed.channel.name.clone(), cursor));
+        }
+        Some(removed)
     }
 
     /// The number of the subscription to a channel.
@@ -104,7 +113,9 @@ impl Session {
         for wish in wishes {
             asked_personal |= wish.channel == personal;
             match self.find(&wish.channel) {
-                Some((_, kept)) => kept.adjust(wish.window.unwrap_or(most).min(most), wish.offset),
+                Some((_, kept)) => {
+                    kept.adjust(wish.window.unwrap_or(most).min(most), wish.offset, wish.epoch)
+                }
                 None => self.subscribe(None, wish, channel_of, fx),
             }
         }
@@ -172,11 +183,17 @@ impl Session {
         let acking = channel.rules.kind == Kind::Log && (wish.ack || channel.rules.ack_always);
         let stored = self.take_stored(&wish.channel).filter(|_| acking);
         let from = match (wish.offset, stored) {
+            // The client stands where the cursor does: what was tried before counts on.
+            (Some(offset), Some(mut cursor)) if offset == cursor.position.offset => {
+                cursor.position.epoch = wish.epoch.unwrap_or(cursor.position.epoch);
+                From::Stored(cursor)
+            }
             (Some(offset), _) => From::Client(offset, wish.epoch),
             (None, Some(cursor)) => From::Stored(cursor),
             (None, None) => From::Namespace,
         };
-        let store_start = acking && stored.is_none() && self.attached.is_some();
+        let is_stored = matches!(from, From::Stored(_));
+        let store_start = acking && !is_stored && self.attached.is_some();
         let most = self.tenant.limits.window;
         let window = wish.window.unwrap_or(most).min(most);
         let wish = Wish { id, from, store_start };

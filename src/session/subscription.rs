@@ -68,6 +68,16 @@ pub struct Subscription {
     phase: Phase,
     /// The page asked for to send messages again, by the offset it was asked after.
     rereading: Option<Offset>,
+    /// What an earlier connection did not acknowledge is sent before anything new: it may not have
+    /// arrived, and an ack of something newer would cover it.
+    resending: bool,
+    /// What this connection was told after this offset is not told again by itself: everything without
+    /// acks, gaps with them.
+    told_once: Option<Offset>,
+    /// A gap was among it.
+    told_gap: bool,
+    /// What was told once after this offset went to a connection that broke, and may be lost with it.
+    unsure: Option<Offset>,
     /// A live channel's messages after this offset were left out; a gap has to be told.
     dropped: Option<Offset>,
     /// The cursor moved since it was last taken for storing.
@@ -122,6 +132,10 @@ impl Subscription {
             epoch: Epoch(0),
             phase: Phase::Opening(Box::new(wish)),
             rereading: None,
+            resending: false,
+            told_once: None,
+            told_gap: false,
+            unsure: None,
             dropped: None,
             unstored: false,
             skipped: Skipped::Nothing,
@@ -159,7 +173,27 @@ impl Subscription {
 
     /// Takes the cursor for storing, if it moved since the last time.
     pub fn take_unstored(&mut self) -> Option<Cursor> {
-        (self.is_subscribed() && std::mem::take(&mut self.unstored)).then(|| self.cursor())
+        (self.has_begun() && std::mem::take(&mut self.unstored)).then(|| self.cursor())
+    }
+
+    /// The cursor that a later subscription of the device to this channel goes on from.
+    pub fn last_cursor(&self) -> Option<Cursor> {
+        match &self.phase {
+            Phase::Opening(wish) | Phase::Proving(wish) | Phase::Storing(wish) => match wish.from {
+                From::Stored(cursor) => Some(cursor),
+                From::Kept => Some(self.cursor()),
+                From::Client(..) | From::Namespace => None,
+            },
+            Phase::Behind { .. } | Phase::Live => Some(self.cursor()),
+        }
+    }
+
+    /// Whether it ever stood somewhere, on this connection or an earlier one.
+    fn has_begun(&self) -> bool {
+        match &self.phase {
+            Phase::Opening(wish) | Phase::Proving(wish) | Phase::Storing(wish) => wish.from == From::Kept,
+            Phase::Behind { .. } | Phase::Live => true,
+        }
     }
 
     /// Storing failed: the cursor is to be stored again.
@@ -169,10 +203,18 @@ impl Subscription {
 
     /// Changes what a client may change when it comes back: how much may be in flight, and, as it
     /// knows best what it received, an earlier position to go on from.
-    pub fn adjust(&mut self, window: usize, from: Option<Offset>) {
+    pub fn adjust(&mut self, window: usize, from: Option<Offset>, epoch: Option<Epoch>) {
         self.window.set_limit(window);
-        if let Some(from) = from.filter(|from| !self.acking && *from < self.position) {
-            self.place(from);
+        let Some(from) = from else { return };
+        match &mut self.phase {
+            Phase::Opening(wish) if wish.from != From::Kept => wish.from = From::Client(from, epoch),
+            // It says what it received: what an earlier connection did not deliver is asked for again.
+            Phase::Opening(wish) if !self.acking => {
+                self.unsure = None;
+                let epoch = epoch.unwrap_or(self.epoch);
+                wish.from = From::Client(from.min(self.position), Some(epoch));
+            }
+            _ => {}
         }
     }
 
@@ -212,9 +254,20 @@ impl Subscription {
         let rules = &self.channel.rules;
         let wished = wish.from != From::Namespace;
         if rules.kind == Kind::Live {
+            let stood = self.unsure.take().or(self.dropped.take()).unwrap_or(self.position);
             self.place(tail.last);
             self.epoch = tail.epoch;
             self.say_subscribed(wish.id, wished.then_some(false), fx);
+            if wished {
+                self.push_gap(stood.min(tail.last), tail.last, GapReason::Trimmed, fx);
+            }
+        } else if let Some(after) = self.unsure.take().filter(|_| wish.from == From::Kept) {
+            self.epoch = tail.epoch;
+            // Said where the client certainly stood: the gap that follows may be lost as well.
+            let until = std::mem::replace(&mut self.position, after);
+            self.say_subscribed(wish.id, Some(false), fx);
+            self.push_gap(after, until, GapReason::Trimmed, fx);
+            self.position = until;
         } else if !wished && rules.start == Start::Now {
             self.say_subscribed(wish.id, None, fx);
         } else if wished && self.position == tail.last && self.same_epoch(&wish, tail.epoch) {
@@ -235,6 +288,10 @@ impl Subscription {
                 self.place(batch.gap_until());
             }
             return self.say_subscribed(wish.id, None, fx);
+        }
+        if !same_epoch {
+            // What was tried before need not be what comes next.
+            self.window.disinherit();
         }
         let recovered = batch.whole && same_epoch;
         self.say_subscribed(wish.id, Some(recovered), fx);
@@ -261,6 +318,7 @@ impl Subscription {
 
     fn say_subscribed(&mut self, id: Option<RequestId>, recovered: Option<bool>, fx: &mut Effects) {
         self.phase = Phase::Behind { asked: false };
+        self.told_once = (!self.acking).then_some(self.position);
         let (channel, offset, epoch) = (self.channel.name.clone(), self.position, self.epoch);
         fx.push(Effect::Send(ServerFrame::Subscribed { id, channel, offset, epoch, recovered }));
     }
@@ -289,10 +347,14 @@ impl Subscription {
 
     /// A page that was asked for from `after`; it may begin before that.
     pub fn on_page(&mut self, sub: usize, after: Offset, batch: &Batch, moment: Moment, fx: &mut Effects) {
+        let mut moment = moment;
         if self.rereading == Some(after) {
             self.rereading = None;
-            self.redeliver(sub, batch, moment, fx);
-            self.reread_on(sub, after, batch, fx);
+            moment.room = self.redeliver(sub, batch, moment, fx);
+            self.resending &= self.window.last_again().is_some();
+            if moment.room > 0 {
+                self.reread_on(sub, after, batch, fx);
+            }
         }
         if after != self.position {
             return;
@@ -315,6 +377,12 @@ impl Subscription {
 
     /// Reads on where there is room, and becomes live at the channel's position.
     pub fn pursue(&mut self, sub: usize, channel_position: Offset, room: usize, fx: &mut Effects) {
+        if room > 0 && self.is_subscribed() {
+            self.tell_dropped(self.position, fx);
+            if self.window.last_again().is_some() {
+                self.reread(sub, fx);
+            }
+        }
         if self.phase != (Phase::Behind { asked: false }) {
             return;
         }
@@ -337,7 +405,8 @@ impl Subscription {
     }
 
     fn is_held(&self, room: usize) -> bool {
-        room == 0 || (self.acking && self.window.is_full())
+        let resends = || self.resending && self.window.last_again().is_some();
+        room == 0 || (self.acking && (self.window.is_full() || resends()))
     }
 
     /// Sends what it can of a batch; what does not fit stays in the log.
@@ -347,7 +416,13 @@ impl Subscription {
         for (index, item) in batch.items.iter().enumerate().skip(first) {
             match item.message.as_ref().filter(|message| !message.is_expired(moment.clock_ms)) {
                 None => self.skip(item, moment.now),
-                Some(_) if self.is_held(room) => return self.hold(batch),
+                Some(_) if self.is_held(room) => {
+                    self.hold(batch);
+                    return self.settle(sub, fx);
+                }
+                Some(_) if self.acking && self.window.inherited() >= self.attempts => {
+                    self.exhaust(sub, index as u32, item, moment.now, fx);
+                }
                 Some(_) => {
                     room = room.saturating_sub(item.bytes());
                     self.send(index as u32, item, moment.now, fx);
@@ -363,10 +438,28 @@ impl Subscription {
         }
     }
 
-    fn send(&mut self, index: u32, item: &Item, now: Instant, fx: &mut Effects) {
-        if let Some(after) = self.dropped.take() {
-            self.push_gap(after, item.offset.prev(), GapReason::Slow, fx);
+    /// Earlier sessions of the device tried the next message as often as allowed.
+    fn exhaust(&mut self, sub: usize, index: u32, item: &Item, now: Instant, fx: &mut Effects) {
+        self.position = item.offset;
+        let attempts = self.window.inherited();
+        if self.channel.rules.dead_letters {
+            self.window.sent(item.offset, now, self.ack_timeout);
+            fx.push(Effect::DeadLetter { sub, index, attempts });
+        } else {
+            self.window.disinherit();
+            self.push_gap(item.offset.prev(), item.offset, GapReason::Attempts, fx);
         }
+    }
+
+    /// Tells a gap that is owed for what was left out of a live channel.
+    fn tell_dropped(&mut self, until: Offset, fx: &mut Effects) {
+        if let Some(after) = self.dropped.take() {
+            self.push_gap(after, until, GapReason::Slow, fx);
+        }
+    }
+
+    fn send(&mut self, index: u32, item: &Item, now: Instant, fx: &mut Effects) {
+        self.tell_dropped(item.offset.prev(), fx);
         self.position = item.offset;
         let mut attempt = 1;
         if self.acking {
@@ -393,6 +486,10 @@ impl Subscription {
     /// An entry that this client never sees.
     fn skip(&mut self, item: &Item, now: Instant) {
         self.position = item.offset;
+        if item.message.is_some() {
+            // It expired. Attempts that were stored may have been its own.
+            self.window.disinherit();
+        }
         self.skipped = match self.skipped {
             Skipped::Nothing => Skipped::TellAt(now),
             Skipped::QuietUntil(then) => Skipped::TellAt(then),
@@ -427,13 +524,21 @@ impl Subscription {
 
     fn gap(&mut self, until: Offset, reason: GapReason, fx: &mut Effects) {
         self.push_gap(self.position, until, reason, fx);
+        if until != self.position {
+            // What was tried before lies in the gap; in a new life the log may end below it.
+            self.window.disinherit();
+            self.window.forget_above(until);
+        }
         self.position = until;
+        self.unstored |= self.acking;
         if self.window.is_empty() {
             self.floor = until;
         }
     }
 
-    fn push_gap(&self, after: Offset, until: Offset, reason: GapReason, fx: &mut Effects) {
+    fn push_gap(&mut self, after: Offset, until: Offset, reason: GapReason, fx: &mut Effects) {
+        self.told_once = Some(self.told_once.map_or(after, |earlier| earlier.min(after)));
+        self.told_gap = true;
         let (channel, epoch) = (self.channel.name.clone(), self.epoch);
         fx.push(Effect::Send(ServerFrame::Gap { channel, after, until, epoch, reason }));
     }
@@ -527,11 +632,17 @@ impl Subscription {
         }
     }
 
-    /// Sends again what waits for it and is in this batch.
-    fn redeliver(&mut self, sub: usize, batch: &Batch, moment: Moment, fx: &mut Effects) {
+    /// Sends again what waits for it and is in this batch; the room that is left. What finds none goes
+    /// on waiting until there is some.
+    fn redeliver(&mut self, sub: usize, batch: &Batch, moment: Moment, fx: &mut Effects) -> usize {
+        let mut room = moment.room;
         for offset in self.window.waiting_between(batch.after, batch.until) {
             let Ok(index) = batch.items.binary_search_by_key(&offset, |item| item.offset) else {
-                self.give_up(sub, offset, GapReason::Trimmed, fx);
+                // Where nothing is missing it was withdrawn, which is no gap.
+                match batch.whole || offset > batch.gap_until() {
+                    true => self.finish(sub, offset, fx),
+                    false => self.give_up(sub, offset, GapReason::Trimmed, fx),
+                }
                 continue;
             };
             let counted = self.window.waits_again(offset).unwrap_or(0);
@@ -539,6 +650,10 @@ impl Subscription {
             if batch.items[index].message.as_ref().is_none_or(expired) {
                 self.finish(sub, offset, fx);
             } else if counted < self.attempts {
+                if room == 0 {
+                    break;
+                }
+                room = room.saturating_sub(batch.items[index].bytes());
                 let attempt = self.window.resent(offset, moment.now, self.ack_timeout);
                 fx.push(Effect::Redeliver { index: index as u32, attempt });
             } else if self.channel.rules.dead_letters {
@@ -549,6 +664,7 @@ impl Subscription {
                 self.give_up(sub, offset, GapReason::Attempts, fx);
             }
         }
+        room
     }
 
     fn give_up(&mut self, sub: usize, offset: Offset, reason: GapReason, fx: &mut Effects) {
@@ -572,10 +688,17 @@ impl Subscription {
     pub fn interrupt(&mut self, heard: Instant) {
         self.window.interrupt(heard);
         self.rereading = None;
-        if self.is_subscribed() {
-            let wish = Wish { id: None, from: From::Kept, store_start: false };
-            self.phase = Phase::Opening(Box::new(wish));
+        self.resending = !self.window.is_empty();
+        let gap = std::mem::take(&mut self.told_gap);
+        if let Some(after) = self.told_once.take().filter(|after| gap || *after < self.position) {
+            self.unsure = Some(after);
         }
+        let wish = match &self.phase {
+            // What it waited for is answered to the old connection; the next one asks anew.
+            Phase::Opening(wish) | Phase::Proving(wish) | Phase::Storing(wish) => Wish { id: None, ..**wish },
+            Phase::Behind { .. } | Phase::Live => Wish { id: None, from: From::Kept, store_start: false },
+        };
+        self.phase = Phase::Opening(Box::new(wish));
         self.unstored |= self.acking;
     }
 }
@@ -583,3 +706,6 @@ impl Subscription {
 /// The offset was not sent, or is not waiting for an acknowledgement.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NotInFlight;
+
+#[cfg(test)]
+mod model_tests;

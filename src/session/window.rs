@@ -28,8 +28,19 @@ pub struct InFlight {
     sent: Instant,
     due: Instant,
     nacked: bool,
+    /// Its last delivery has counted.
+    proven: bool,
     /// Its time is up; it waits to be read again from the log.
     again: bool,
+}
+
+impl InFlight {
+    /// Its last delivery reached a living client; each delivery counts once.
+    fn count(&mut self) {
+        if !std::mem::replace(&mut self.proven, true) {
+            self.counted = self.counted.saturating_add(1);
+        }
+    }
 }
 
 impl Window {
@@ -41,6 +52,12 @@ impl Window {
     /// Whether no more may be sent.
     pub fn is_full(&self) -> bool {
         self.in_flight.len() >= self.limit
+    }
+
+    /// How many messages are in flight.
+    #[cfg(test)]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
     }
 
     /// Whether nothing is in flight.
@@ -58,21 +75,47 @@ impl Window {
         self.in_flight.front().map_or(self.inherited, |head| head.counted)
     }
 
+    /// Counted deliveries that the next message to be sent brings along.
+    pub fn inherited(&self) -> u8 {
+        self.inherited
+    }
+
+    /// The message that was tried before does not come any more.
+    pub fn disinherit(&mut self) {
+        self.inherited = 0;
+    }
+
+    /// Lets go of what lies above an offset: the log has lost it, and may give the offsets out again.
+    pub fn forget_above(&mut self, offset: Offset) {
+        let kept = self.in_flight.partition_point(|message| message.offset <= offset);
+        self.in_flight.truncate(kept);
+        self.release();
+    }
+
     /// The next message is sent for the first time on this session; the number of this attempt.
     /// Offsets only grow.
     pub fn sent(&mut self, offset: Offset, now: Instant, timeout: Duration) -> u8 {
         let counted = std::mem::take(&mut self.inherited);
         let attempt = counted.saturating_add(1);
-        let (nacked, again) = (false, false);
+        let (nacked, proven, again) = (false, false, false);
         let due = now + timeout;
-        self.in_flight.push_back(InFlight { offset, attempt, counted, sent: now, due, nacked, again });
+        self.in_flight.push_back(InFlight {
+            offset,
+            attempt,
+            counted,
+            sent: now,
+            due,
+            nacked,
+            proven,
+            again,
+        });
         attempt
     }
 
     /// Acknowledges everything at or below an offset; the last one that was in flight, if any was.
     pub fn ack(&mut self, offset: Offset) -> Option<Offset> {
         let through = self.in_flight.partition_point(|message| message.offset <= offset);
-        let last = self.in_flight.drain(..through).last().map(|message| message.offset);
+        let last = self.in_flight.drain(..through).next_back().map(|message| message.offset);
         if last.is_some() {
             self.inherited = 0;
             self.release();
@@ -83,7 +126,8 @@ impl Window {
     /// Asks for one message again after a delay; false where it is not in flight.
     pub fn nack(&mut self, offset: Offset, due: Instant) -> bool {
         let Some(message) = self.find(offset) else { return false };
-        message.nacked = true;
+        // Where it was to be sent again at once, it now waits for its delay.
+        (message.nacked, message.again) = (true, false);
         message.due = due;
         true
     }
@@ -94,7 +138,7 @@ impl Window {
     pub fn expire(&mut self, now: Instant, heard: Instant, timeout: Duration) -> bool {
         for message in self.in_flight.iter_mut().filter(|message| !message.again && message.due <= now) {
             if message.nacked || heard > message.sent {
-                message.counted = message.counted.saturating_add(1);
+                message.count();
                 message.again = true;
             } else {
                 message.due = now + timeout;
@@ -107,7 +151,7 @@ impl Window {
     pub fn interrupt(&mut self, heard: Instant) {
         for message in self.in_flight.iter_mut().filter(|message| !message.again) {
             if message.nacked || heard > message.sent {
-                message.counted = message.counted.saturating_add(1);
+                message.count();
             }
             message.again = true;
         }
@@ -134,7 +178,7 @@ impl Window {
         message.attempt = message.attempt.saturating_add(1).max(message.counted.saturating_add(1));
         message.sent = now;
         message.due = now + timeout;
-        message.nacked = false;
+        (message.nacked, message.proven) = (false, false);
         message.again = false;
         message.attempt
     }

@@ -27,6 +27,8 @@ pub(super) enum Errand {
     Ask(Request),
     /// Store cursors soon, not at the next tick.
     StoreCursors,
+    /// Store the cursor of a subscription that ended.
+    StoreCursor(Box<CursorWrite>),
     /// A session ended: store what is left of its cursors and forget it.
     End(Box<Session>),
     /// Write the last frames of a connection and let it go.
@@ -79,6 +81,10 @@ impl Shard {
         match errand {
             Errand::Ask(request) => self.ask(request),
             Errand::StoreCursors => self.store_now.notify_one(),
+            Errand::StoreCursor(write) => self.spawn(async move {
+                // If that fails the cursor stays behind: what was acknowledged comes again.
+                shard.env.backbone.store_cursors(std::slice::from_ref(&write)).await;
+            }),
             Errand::End(session) => self.spawn(async move { shard.end(session).await }),
             Errand::Farewell(link) => self.spawn(farewell(link)),
             Errand::AwaitWritable(place, socket) => {
@@ -431,6 +437,12 @@ fn cursor_write(session: &Session, sub: usize) -> Option<CursorWrite> {
     let subscription = session.sub(sub).filter(|sub| sub.acking)?;
     let (channel, cursor) = (subscription.channel.name.clone(), subscription.cursor());
     Some(CursorWrite { device, generation, channel, cursor })
+}
+
+/// The cursor of one subscription, if it moved since it was last taken.
+pub(super) fn cursor_moved(session: &mut Session, sub: usize) -> Option<CursorWrite> {
+    session.sub_mut(sub)?.take_unstored()?;
+    cursor_write(session, sub)
 }
 
 /// Takes the cursors of a session that moved since they were last taken.

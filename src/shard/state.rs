@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::errands::Errand;
+use super::errands::{Errand, cursor_moved};
 use super::hub::{Hub, HubChannel, Member};
 use super::seat::{Beat, Link, Now, Seat, SharedFrames};
 use crate::auth;
@@ -265,6 +265,9 @@ impl State {
     pub(super) fn leave(&mut self, at: usize, sub: usize) {
         self.part(at, sub);
         self.release(at, sub);
+        if let Some(write) = cursor_moved(&mut self.seats[at].session, sub) {
+            self.errands.push_back(Errand::StoreCursor(Box::new(write)));
+        }
         self.seats[at].session.remove(sub);
     }
 
