@@ -709,3 +709,6 @@ pub struct NotInFlight;
 
 #[cfg(test)]
 mod model_tests;
+
+#[cfg(test)]
+mod tests;

@@ -152,7 +152,7 @@ struct World {
     last_cursor: Offset,
 }
 
-fn channel(dead_letters: bool) -> Arc<Channel> {
+pub(super) fn channel(dead_letters: bool) -> Arc<Channel> {
     let (tenant, name) = (TenantId::parse("acme").unwrap(), ChannelName::parse("room:1").unwrap());
     let rules = NamespaceRules { start: Start::Oldest, dead_letters, ..NamespaceRules::log("room") };
     let stream = StreamKey::channel(&tenant, &name);
