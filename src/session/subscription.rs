@@ -514,9 +514,10 @@ impl Subscription {
         self.unstored |= self.acking;
         let until = match (batch.whole, new_epoch) {
             (true, _) => self.position,
-            // In a new life the log may end below where we stood.
-            (false, true) => batch.gap_until(),
-            (false, false) => batch.gap_until().max(self.position),
+            // In a new life the log may end below where we stood. A batch from further back that goes
+            // on does not say so.
+            (false, true) if !batch.more && batch.until < self.position => batch.gap_until(),
+            (false, _) => batch.gap_until().max(self.position),
         };
         let reason = if new_epoch { GapReason::Epoch } else { GapReason::Trimmed };
         self.gap(until, reason, fx);
