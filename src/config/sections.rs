@@ -8,8 +8,7 @@ use crate::domain::{Limits, NodeId};
 
 use super::reader::Section;
 use super::{
-    AdminConfig, BackboneConfig, ClusterConfig, LogFormat, MemoryConfig, NodeConfig,
-    TelemetryConfig, Wake,
+    AdminConfig, BackboneConfig, ClusterConfig, LogFormat, MemoryConfig, NodeConfig, TelemetryConfig, Wake,
 };
 
 const ADDRESS: &str = "an IP address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"";

@@ -182,7 +182,12 @@ impl Feed {
                 }
                 Some(done) = self.side.join_next_with_id() => match done {
                     Ok((id, done)) => self.on_done(id, done),
-                    Err(error) => tracing::error!(%error, "a read of the feed failed; the sweep makes it good"),
+                    Err(error) => {
+                        if self.reading == Some(error.id()) {
+                            self.reading = None;
+                        }
+                        tracing::error!(%error, "a read of the feed failed; the sweep makes it good");
+                    }
                 },
                 () = dirty.marked(), if self.reading.is_none() => {}
                 _ = tick.tick() => self.on_tick(),
@@ -303,7 +308,17 @@ impl Feed {
     }
 
     fn on_opened(&mut self, stream: StreamKey, tail: Result<Tail, BackboneError>) {
-        let Some(watched) = self.watched.get_mut(&stream) else { return };
+        let Some(watched) = self.watched.get_mut(&stream) else {
+            // Nobody waited so long; the watch may have begun after it was ended.
+            if !self.closing.contains(&stream) {
+                self.unwatch(vec![stream]);
+            }
+            return;
+        };
+        if watched.open.is_some() {
+            // Opened twice, by an opening that outlived its first watch: where it was read to stands.
+            return;
+        }
         let shards = watched.shards;
         match &tail {
             Ok(tail) => {
@@ -402,7 +417,15 @@ impl Feed {
         let Some(watched) = self.watched.get(&read.stream) else { return };
         let batch = page.map(|page| Arc::new(Batch::from_page(&watched.channel, read.after, page)));
         match &batch {
-            Ok(batch) => self.pages.keep(batch, Instant::now()),
+            Ok(batch) => {
+                // The log ends below what was read of it, or began a new life: shown to everybody by the
+                // next live read. Without it a reader would ask for the same again and again.
+                let behind = |open: &Open| batch.epoch != open.epoch || batch.until < open.position;
+                if !batch.more && watched.open.as_ref().is_some_and(behind) {
+                    self.dirty.mark([read.stream.clone()]);
+                }
+                self.pages.keep(batch, Instant::now());
+            }
             Err(error) => self.on_read_error(&read.stream, error),
         }
         for (_, outlet) in outlets(&mut self.outlets, shards) {

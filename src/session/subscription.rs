@@ -68,9 +68,14 @@ pub struct Subscription {
     phase: Phase,
     /// The page asked for to send messages again, by the offset it was asked after.
     rereading: Option<Offset>,
+    /// What an earlier connection did not acknowledge is sent before anything new: it may not have
+    /// arrived, and an ack of something newer would cover it.
+    resending: bool,
     /// What this connection was told after this offset is not told again by itself: everything without
     /// acks, gaps with them.
     told_once: Option<Offset>,
+    /// A gap was among it.
+    told_gap: bool,
     /// What was told once after this offset went to a connection that broke, and may be lost with it.
     unsure: Option<Offset>,
     /// A live channel's messages after this offset were left out; a gap has to be told.
@@ -127,7 +132,9 @@ impl Subscription {
             epoch: Epoch(0),
             phase: Phase::Opening(Box::new(wish)),
             rereading: None,
+            resending: false,
             told_once: None,
+            told_gap: false,
             unsure: None,
             dropped: None,
             unstored: false,
@@ -256,9 +263,11 @@ impl Subscription {
             }
         } else if let Some(after) = self.unsure.take().filter(|_| wish.from == From::Kept) {
             self.epoch = tail.epoch;
+            // Said where the client certainly stood: the gap that follows may be lost as well.
+            let until = std::mem::replace(&mut self.position, after);
             self.say_subscribed(wish.id, Some(false), fx);
-            self.push_gap(after, self.position, GapReason::Trimmed, fx);
-            self.told_once = Some(after);
+            self.push_gap(after, until, GapReason::Trimmed, fx);
+            self.position = until;
         } else if !wished && rules.start == Start::Now {
             self.say_subscribed(wish.id, None, fx);
         } else if wished && self.position == tail.last && self.same_epoch(&wish, tail.epoch) {
@@ -279,6 +288,10 @@ impl Subscription {
                 self.place(batch.gap_until());
             }
             return self.say_subscribed(wish.id, None, fx);
+        }
+        if !same_epoch {
+            // What was tried before need not be what comes next.
+            self.window.disinherit();
         }
         let recovered = batch.whole && same_epoch;
         self.say_subscribed(wish.id, Some(recovered), fx);
@@ -338,6 +351,7 @@ impl Subscription {
         if self.rereading == Some(after) {
             self.rereading = None;
             moment.room = self.redeliver(sub, batch, moment, fx);
+            self.resending &= self.window.last_again().is_some();
             if moment.room > 0 {
                 self.reread_on(sub, after, batch, fx);
             }
@@ -391,7 +405,8 @@ impl Subscription {
     }
 
     fn is_held(&self, room: usize) -> bool {
-        room == 0 || (self.acking && self.window.is_full())
+        let resends = || self.resending && self.window.last_again().is_some();
+        room == 0 || (self.acking && (self.window.is_full() || resends()))
     }
 
     /// Sends what it can of a batch; what does not fit stays in the log.
@@ -499,9 +514,10 @@ impl Subscription {
         self.unstored |= self.acking;
         let until = match (batch.whole, new_epoch) {
             (true, _) => self.position,
-            // In a new life the log may end below where we stood.
-            (false, true) => batch.gap_until(),
-            (false, false) => batch.gap_until().max(self.position),
+            // In a new life the log may end below where we stood. A batch from further back that goes
+            // on does not say so.
+            (false, true) if !batch.more && batch.until < self.position => batch.gap_until(),
+            (false, _) => batch.gap_until().max(self.position),
         };
         let reason = if new_epoch { GapReason::Epoch } else { GapReason::Trimmed };
         self.gap(until, reason, fx);
@@ -523,6 +539,7 @@ impl Subscription {
 
     fn push_gap(&mut self, after: Offset, until: Offset, reason: GapReason, fx: &mut Effects) {
         self.told_once = Some(self.told_once.map_or(after, |earlier| earlier.min(after)));
+        self.told_gap = true;
         let (channel, epoch) = (self.channel.name.clone(), self.epoch);
         fx.push(Effect::Send(ServerFrame::Gap { channel, after, until, epoch, reason }));
     }
@@ -672,7 +689,9 @@ impl Subscription {
     pub fn interrupt(&mut self, heard: Instant) {
         self.window.interrupt(heard);
         self.rereading = None;
-        if let Some(after) = self.told_once.take().filter(|after| *after < self.position) {
+        self.resending = !self.window.is_empty();
+        let gap = std::mem::take(&mut self.told_gap);
+        if let Some(after) = self.told_once.take().filter(|after| gap || *after < self.position) {
             self.unsure = Some(after);
         }
         let wish = match &self.phase {
@@ -691,3 +710,6 @@ pub struct NotInFlight;
 
 #[cfg(test)]
 mod model_tests;
+
+#[cfg(test)]
+mod tests;

@@ -28,8 +28,19 @@ pub struct InFlight {
     sent: Instant,
     due: Instant,
     nacked: bool,
+    /// Its last delivery has counted.
+    proven: bool,
     /// Its time is up; it waits to be read again from the log.
     again: bool,
+}
+
+impl InFlight {
+    /// Its last delivery reached a living client; each delivery counts once.
+    fn count(&mut self) {
+        if !std::mem::replace(&mut self.proven, true) {
+            self.counted = self.counted.saturating_add(1);
+        }
+    }
 }
 
 impl Window {
@@ -86,16 +97,25 @@ impl Window {
     pub fn sent(&mut self, offset: Offset, now: Instant, timeout: Duration) -> u8 {
         let counted = std::mem::take(&mut self.inherited);
         let attempt = counted.saturating_add(1);
-        let (nacked, again) = (false, false);
+        let (nacked, proven, again) = (false, false, false);
         let due = now + timeout;
-        self.in_flight.push_back(InFlight { offset, attempt, counted, sent: now, due, nacked, again });
+        self.in_flight.push_back(InFlight {
+            offset,
+            attempt,
+            counted,
+            sent: now,
+            due,
+            nacked,
+            proven,
+            again,
+        });
         attempt
     }
 
     /// Acknowledges everything at or below an offset; the last one that was in flight, if any was.
     pub fn ack(&mut self, offset: Offset) -> Option<Offset> {
         let through = self.in_flight.partition_point(|message| message.offset <= offset);
-        let last = self.in_flight.drain(..through).last().map(|message| message.offset);
+        let last = self.in_flight.drain(..through).next_back().map(|message| message.offset);
         if last.is_some() {
             self.inherited = 0;
             self.release();
@@ -106,7 +126,8 @@ impl Window {
     /// Asks for one message again after a delay; false where it is not in flight.
     pub fn nack(&mut self, offset: Offset, due: Instant) -> bool {
         let Some(message) = self.find(offset) else { return false };
-        message.nacked = true;
+        // Where it was to be sent again at once, it now waits for its delay.
+        (message.nacked, message.again) = (true, false);
         message.due = due;
         true
     }
@@ -117,7 +138,7 @@ impl Window {
     pub fn expire(&mut self, now: Instant, heard: Instant, timeout: Duration) -> bool {
         for message in self.in_flight.iter_mut().filter(|message| !message.again && message.due <= now) {
             if message.nacked || heard > message.sent {
-                message.counted = message.counted.saturating_add(1);
+                message.count();
                 message.again = true;
             } else {
                 message.due = now + timeout;
@@ -130,7 +151,7 @@ impl Window {
     pub fn interrupt(&mut self, heard: Instant) {
         for message in self.in_flight.iter_mut().filter(|message| !message.again) {
             if message.nacked || heard > message.sent {
-                message.counted = message.counted.saturating_add(1);
+                message.count();
             }
             message.again = true;
         }
@@ -157,7 +178,7 @@ impl Window {
         message.attempt = message.attempt.saturating_add(1).max(message.counted.saturating_add(1));
         message.sent = now;
         message.due = now + timeout;
-        message.nacked = false;
+        (message.nacked, message.proven) = (false, false);
         message.again = false;
         message.attempt
     }

@@ -19,6 +19,8 @@ pub(super) struct HubChannel {
     pub(super) channel: Arc<Channel>,
     /// Where it was delivered to; `None` until the feed has opened it.
     pub(super) open: Option<Tail>,
+    /// The feed was asked to open it, and did not refuse.
+    asked: bool,
     /// Who a batch is walked over.
     pub(super) members: Vec<Member>,
     /// Who waits for which page.
@@ -44,14 +46,21 @@ impl Hub {
 
     /// One more subscription keeps the channel open; true where the feed has to open it.
     pub(super) fn hold(&mut self, channel: &Arc<Channel>) -> bool {
-        let mut new = false;
         let held = self.channels.entry(channel.stream.clone()).or_insert_with(|| {
-            new = true;
             let (members, readers) = (Vec::new(), HashMap::new());
-            HubChannel { channel: channel.clone(), open: None, members, readers, holders: 0 }
+            HubChannel { channel: channel.clone(), open: None, asked: false, members, readers, holders: 0 }
         });
         held.holders += 1;
-        new
+        !std::mem::replace(&mut held.asked, true)
+    }
+
+    /// The feed refused the channel: whoever comes next asks again. Sessions without a connection may
+    /// still hold it.
+    pub(super) fn refused(&mut self, stream: &StreamKey) {
+        if let Some(held) = self.channels.get_mut(stream) {
+            (held.open, held.asked) = (None, false);
+            held.readers.clear();
+        }
     }
 
     /// One subscription less keeps it open; true where the feed can close it.

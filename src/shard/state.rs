@@ -400,6 +400,7 @@ impl State {
     fn refuse_members(&mut self, stream: &StreamKey, why: &str) {
         let Some(held) = self.hub.get(stream) else { return };
         let members = held.members.clone();
+        self.hub.refused(stream);
         self.each_member(stream, &members, |state, at, sub| {
             let subscription = state.seats[at].session.sub(sub).expect("each_member found it");
             let message = format!("{} cannot be read: {why}", subscription.channel.name).into();
