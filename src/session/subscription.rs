@@ -143,6 +143,14 @@ impl Subscription {
         matches!(self.phase, Phase::Live | Phase::Behind { .. })
     }
 
+    /// Whether it has a cursor worth storing: it was subscribed, be it on an earlier connection.
+    fn is_placed(&self) -> bool {
+        match &self.phase {
+            Phase::Opening(wish) | Phase::Proving(wish) | Phase::Storing(wish) => wish.from == From::Kept,
+            Phase::Behind { .. } | Phase::Live => true,
+        }
+    }
+
     /// The request that still waits for its answer.
     pub fn waiting_request(&self) -> Option<RequestId> {
         match &self.phase {
@@ -159,7 +167,7 @@ impl Subscription {
 
     /// Takes the cursor for storing, if it moved since the last time.
     pub fn take_unstored(&mut self) -> Option<Cursor> {
-        (self.is_subscribed() && std::mem::take(&mut self.unstored)).then(|| self.cursor())
+        (self.is_placed() && std::mem::take(&mut self.unstored)).then(|| self.cursor())
     }
 
     /// Storing failed: the cursor is to be stored again.
@@ -570,13 +578,12 @@ impl Subscription {
     /// The connection is gone: what is in flight is sent again on the next one, and the subscription
     /// begins anew where it stands.
     pub fn interrupt(&mut self, heard: Instant) {
-        self.window.interrupt(heard);
+        self.unstored |= self.window.interrupt(heard) && self.acking;
         self.rereading = None;
         if self.is_subscribed() {
             let wish = Wish { id: None, from: From::Kept, store_start: false };
             self.phase = Phase::Opening(Box::new(wish));
         }
-        self.unstored |= self.acking;
     }
 }
 
