@@ -3,8 +3,8 @@
 
 use std::io::BufRead as _;
 use std::net::SocketAddr;
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;

@@ -193,10 +193,9 @@ impl Client {
                 r#"{{"type":"connect","token":"{}","device":"d","subs":[{{"channel":"room:1","ack":true}}]}}"#,
                 token(&user)
             ),
-            (Kind::Device, Some(resume)) => format!(
-                r#"{{"type":"connect","token":"{}","device":"d","resume":"{resume}"}}"#,
-                token(&user)
-            ),
+            (Kind::Device, Some(resume)) => {
+                format!(r#"{{"type":"connect","token":"{}","device":"d","resume":"{resume}"}}"#, token(&user))
+            }
         }
     }
 

@@ -149,7 +149,8 @@ impl Flock {
                 self.counts.home += u64::from(seen.home);
                 let now = now_ns();
                 let room = LATENCIES - self.latencies_us.len();
-                let late = seen.sent_ns.iter().take(room).map(|sent| (now.saturating_sub(*sent) / 1000) as u32);
+                let late =
+                    seen.sent_ns.iter().take(room).map(|sent| (now.saturating_sub(*sent) / 1000) as u32);
                 self.latencies_us.extend(late);
                 if client.begun && !begun {
                     self.began();

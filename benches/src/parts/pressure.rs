@@ -55,7 +55,7 @@ pub fn run(args: &RunArgs, report: &mut Report) -> Result<()> {
     report.note(what("half of that"), at_half.wall, "/s");
     report.hold(what("p50 at half"), at_half.answer.p50_ms, "ms", Budget::Most(BUDGET_P50_MS));
     report.note(what("p99 at half"), at_half.answer.p99_ms, "ms");
-    let lost = at_half.sent * subscribers as u64 - at_half.answer.messages.min(at_half.sent * subscribers as u64);
+    let lost = (at_half.sent * subscribers as u64).saturating_sub(at_half.answer.messages);
     report.note(what("not delivered at half"), lost as f64, "");
     Ok(())
 }

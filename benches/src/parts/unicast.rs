@@ -73,7 +73,8 @@ pub fn connect(args: &RunArgs) -> Result<Redis> {
 
 /// How often each command was called between two looks.
 pub fn difference(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
-    let since = |(name, count): (&String, &u64)| (name.clone(), count - before.get(name).copied().unwrap_or(0));
+    let since =
+        |(name, count): (&String, &u64)| (name.clone(), count - before.get(name).copied().unwrap_or(0));
     after.iter().map(since).filter(|(_, count)| *count > 0).collect()
 }
 
