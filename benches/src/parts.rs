@@ -1,5 +1,6 @@
 //! The measurements.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -16,11 +17,14 @@ mod pressure;
 mod reconnect;
 mod unicast;
 
+/// Measures one part and adds its figures to the report.
+type Measure = fn(&RunArgs, &mut Report) -> Result<()>;
+
 /// Runs what was asked for and prints the figures.
 pub fn run(args: &RunArgs) -> Result<()> {
     rlimit::increase_nofile_limit(u64::MAX)?;
     let mut report = Report::default();
-    let parts: [(Part, fn(&RunArgs, &mut Report) -> Result<()>); 6] = [
+    let parts: [(Part, Measure); 6] = [
         (Part::Memory, memory::run),
         (Part::Calm, calm::run),
         (Part::Pressure, pressure::run),
@@ -34,11 +38,8 @@ pub fn run(args: &RunArgs) -> Result<()> {
             measure(args, &mut report).with_context(|| format!("measuring {part:?}"))?;
         }
     }
-    match args.json {
-        true => println!("{}", report.json()?),
-        false => print!("{}", report.table()),
-    }
-    Ok(())
+    let text = if args.json { report.json()? + "\n" } else { report.table() };
+    std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")
 }
 
 /// The log of the room that everybody is in.

@@ -72,7 +72,7 @@ impl Window {
     /// Acknowledges everything at or below an offset; the last one that was in flight, if any was.
     pub fn ack(&mut self, offset: Offset) -> Option<Offset> {
         let through = self.in_flight.partition_point(|message| message.offset <= offset);
-        let last = self.in_flight.drain(..through).last().map(|message| message.offset);
+        let last = self.in_flight.drain(..through).next_back().map(|message| message.offset);
         if last.is_some() {
             self.inherited = 0;
             self.release();
