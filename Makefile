@@ -47,11 +47,11 @@ deny: ## licences, banned crates and sources of dependencies
 	$(CARGO) deny --locked check bans licenses sources
 
 rust: ## Rust tests
-	$(CARGO) test --workspace --locked
+	$(CARGO) test -p tidegate -p tidegate-support --locked
 
 clients: ## examples and the live page, against a real redis-server, a node and a real browser
 	$(CARGO) build --locked
 	$(TIDEGATE_PYTHON) scripts/check-clients.py "$(CARGO_TARGET_DIR)/debug/tidegate"
 
-bench: ## measures a release build
-	benches/run.sh
+bench: ## measures a release build against the budgets; ARGS=--help lists what it takes
+	benches/run.sh $(ARGS)

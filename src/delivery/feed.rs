@@ -23,8 +23,10 @@ use crate::backbone::{Backbone, BackboneError, Page, Read, Tail, Trim};
 use crate::domain::{Epoch, Offset, StreamKey};
 use crate::telemetry::{Metrics, events};
 
+mod retained;
 mod side;
 
+use retained::Retained;
 use side::{Done, Side};
 
 /// What a shard asks of the feed.
@@ -112,8 +114,8 @@ struct Open {
     ring: Ring,
     /// Typical bytes of an entry, which bound the next read.
     entry_bytes: usize,
-    /// New entries came since the last trim.
-    untrimmed: bool,
+    /// Tells when the log is to be trimmed.
+    retained: Retained,
 }
 
 /// The feed's state, owned by its one task.
@@ -328,7 +330,7 @@ impl Feed {
                     epoch: tail.epoch,
                     ring: Ring::at(tail.last),
                     entry_bytes: 256,
-                    untrimmed: true,
+                    retained: Retained::opened(tail),
                 });
                 if std::mem::take(&mut watched.marked) {
                     self.dirty.mark([stream.clone()]);
@@ -390,8 +392,8 @@ impl Feed {
         open.ring.push(&batch, &mut self.budget);
         open.position = batch.until;
         open.epoch = batch.epoch;
-        open.untrimmed = true;
-        if !batch.items.is_empty() {
+        if let Some(first) = batch.items.first() {
+            open.retained.grew(first.offset, batch.items.len());
             open.entry_bytes = batch.bytes() / batch.items.len();
         }
         for (shard, outlet) in outlets(&mut self.outlets, watched.shards) {
@@ -465,16 +467,12 @@ impl Feed {
             self.unwatch(ended);
         }
         let now_ms = self.backbone.clock().now_ms();
-        let grown = self.watched.iter_mut().filter_map(|(stream, watched)| {
-            let open = watched.open.as_mut()?;
-            std::mem::take(&mut open.untrimmed).then_some((stream, watched.channel.rules.retention))
+        let due = self.watched.iter_mut().filter_map(|(stream, watched)| {
+            let keep = watched.channel.rules.retention;
+            let min_offset = watched.open.as_mut()?.retained.trim(keep, now_ms)?;
+            Some(Trim { stream: stream.clone(), max_len: keep.max_len, min_offset })
         });
-        let trims: Vec<_> = grown
-            .map(|(stream, keep)| {
-                let min_offset = Offset { ms: now_ms.saturating_sub(keep.max_age_ms), seq: 0 };
-                Trim { stream: stream.clone(), max_len: keep.max_len, min_offset }
-            })
-            .collect();
+        let trims: Vec<_> = due.collect();
         if !trims.is_empty() {
             self.side.spawn(Side::new(self).trim(trims));
         }

@@ -386,6 +386,9 @@ impl Subscription {
         if self.phase != (Phase::Behind { asked: false }) {
             return;
         }
+        if self.resending && room > 0 {
+            self.reread(sub, fx);
+        }
         if self.position >= channel_position && !self.is_held(room) {
             self.phase = Phase::Live;
         } else if self.channel.rules.kind == Kind::Live {
@@ -687,7 +690,7 @@ impl Subscription {
     /// The connection is gone: what is in flight is sent again on the next one, and the subscription
     /// begins anew where it stands.
     pub fn interrupt(&mut self, heard: Instant) {
-        self.window.interrupt(heard);
+        self.unstored |= self.window.interrupt(heard) && self.acking;
         self.rereading = None;
         self.resending = !self.window.is_empty();
         let gap = std::mem::take(&mut self.told_gap);
@@ -700,7 +703,6 @@ impl Subscription {
             Phase::Behind { .. } | Phase::Live => Wish { id: None, from: From::Kept, store_start: false },
         };
         self.phase = Phase::Opening(Box::new(wish));
-        self.unstored |= self.acking;
     }
 }
 

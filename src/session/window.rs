@@ -147,14 +147,17 @@ impl Window {
         self.in_flight.iter().any(|message| message.again)
     }
 
-    /// The connection is gone: everything in flight is to be sent again on the next one.
-    pub fn interrupt(&mut self, heard: Instant) {
+    /// The connection is gone: everything in flight is to be sent again on the next one. Whether that
+    /// changes what is stored beside the cursor.
+    pub fn interrupt(&mut self, heard: Instant) -> bool {
+        let before = self.head_attempts();
         for message in self.in_flight.iter_mut().filter(|message| !message.again) {
             if message.nacked || heard > message.sent {
                 message.count();
             }
             message.again = true;
         }
+        self.head_attempts() != before
     }
 
     /// When the next message's time is up.

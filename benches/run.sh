@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Builds a release node and measures it. Arguments go to the benchmark; --help lists them.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
+work="$(mktemp -d)"
+mkdir "$work/pids"
+redis=
+
+# Every process that the run starts has a file named by its pid, as long as it runs.
+cleanup() {
+    local file
+    [[ -z "$redis" ]] || kill "$redis" 2>/dev/null || true
+    for file in "$work"/pids/*; do
+        [[ ! -e "$file" ]] || kill "$(basename "$file")" 2>/dev/null || true
+    done
+    [[ -z "$redis" ]] || wait "$redis" 2>/dev/null || true
+    rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+"${CARGO:-cargo}" build --release --locked -p tidegate -p tidegate-bench >&2
+
+if ! command -v redis-server >/dev/null; then
+    echo "redis-server is not installed: run \`sudo apt-get install -y redis-server\`" >&2
+    exit 1
+fi
+
+answers() {
+    (exec 3<>"/dev/tcp/127.0.0.1/$1" && printf 'PING\r\n' >&3 && read -r -t 1 line <&3 && [[ "$line" == +PONG* ]]) 2>/dev/null
+}
+
+# A port may be taken between the choice and the bind, so that a server that ends is tried elsewhere.
+for _ in 1 2 3 4 5; do
+    port=$((20000 + RANDOM % 10000))
+    redis-server --port "$port" --bind 127.0.0.1 --save '' --dir "$work" \
+        --stream-node-max-bytes 512 --client-output-buffer-limit 'pubsub 256mb 64mb 60' \
+        >"$work/redis.log" 2>&1 &
+    redis=$!
+    for _ in $(seq 100); do
+        kill -0 "$redis" 2>/dev/null || break
+        ! answers "$port" || break 2
+        sleep 0.05
+    done
+    kill "$redis" 2>/dev/null || true
+    redis=
+done
+if [[ -z "$redis" ]]; then
+    echo "redis-server did not start:" >&2
+    cat "$work/redis.log" >&2
+    exit 1
+fi
+
+# In the background, so that a signal is handled here at once.
+"$CARGO_TARGET_DIR/release/tidegate-bench" run --node "$CARGO_TARGET_DIR/release/tidegate" \
+    --redis-port "$port" --redis-pid "$redis" --pids "$work/pids" "$@" &
+bench=$!
+touch "$work/pids/$bench"
+status=0
+wait "$bench" || status=$?
+rm -f "$work/pids/$bench"
+exit "$status"

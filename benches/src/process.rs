@@ -1,0 +1,125 @@
+//! The processes of a measurement: nodes and herds of clients. Each ends when its owner is dropped.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::args::RunArgs;
+use crate::herd::{Answer, Order};
+
+/// A child that is killed when dropped, with its pid on file as long as it runs.
+struct Owned {
+    child: Child,
+    file: PathBuf,
+}
+
+impl Owned {
+    fn start(command: &mut Command, args: &RunArgs) -> Result<Self> {
+        let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+        let file = args.pids.join(child.id().to_string());
+        std::fs::write(&file, "")?;
+        Ok(Self { child, file })
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // Both fail only for a process that has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // The file only matters to whoever cleans up after a benchmark that was killed.
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
+
+/// A running node with the demo tenant.
+pub struct Node {
+    process: Owned,
+    /// Where clients connect.
+    pub http: SocketAddr,
+    /// Where backends connect, where the backbone is embedded.
+    pub resp: Option<SocketAddr>,
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Node {
+    /// Starts a node on its embedded backbone.
+    pub fn embedded(args: &RunArgs, shards: Option<u16>) -> Result<Self> {
+        Self::start(args, &["--resp-listen", "127.0.0.1:0"], shards)
+    }
+
+    /// Starts a node on the Redis of the run.
+    pub fn over_redis(args: &RunArgs, shards: Option<u16>) -> Result<Self> {
+        let url = format!("redis://127.0.0.1:{}", args.redis_port);
+        Self::start(args, &["--redis", &url], shards)
+    }
+
+    fn start(args: &RunArgs, backbone: &[&str], shards: Option<u16>) -> Result<Self> {
+        let mut command = Command::new(&args.node);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--demo"]);
+        command.args(["--log-level", "error"]).args(backbone);
+        if let Some(shards) = shards {
+            command.args(["--shards", &shards.to_string()]);
+        }
+        let mut process = Owned::start(command.stdin(Stdio::null()).stdout(Stdio::piped()), args)?;
+        let mut stdout = BufReader::new(process.child.stdout.take().context("the node's output is piped")?);
+        let mut line = String::new();
+        stdout.read_line(&mut line)?;
+        let address = |name: &str| -> Option<SocketAddr> {
+            line.split_whitespace().find_map(|word| word.strip_prefix(name))?.parse().ok()
+        };
+        let Some(http) = address("http=") else { bail!("the node did not get ready: {line:?}") };
+        Ok(Self { process, http, resp: address("resp="), _stdout: stdout })
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+}
+
+/// A process full of clients.
+pub struct Herd {
+    _process: Owned,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Herd {
+    /// Starts one without clients.
+    pub fn start(args: &RunArgs) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("herd").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Owned::start(&mut command, args)?;
+        let orders = process.child.stdin.take().context("the herd's input is piped")?;
+        let answers = BufReader::new(process.child.stdout.take().context("the herd's output is piped")?);
+        Ok(Self { _process: process, orders, answers })
+    }
+
+    /// Gives an order and waits for the answer.
+    pub fn order(&mut self, order: &Order) -> Result<Answer> {
+        self.begin(order)?;
+        self.answer()
+    }
+
+    /// Gives an order whose answer is taken later.
+    pub fn begin(&mut self, order: &Order) -> Result<()> {
+        let mut line = serde_json::to_string(order)?;
+        line.push('\n');
+        self.orders.write_all(line.as_bytes()).context("the herd is gone")
+    }
+
+    /// Takes the answer to the order that was given last.
+    pub fn answer(&mut self) -> Result<Answer> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        let answer: Answer = serde_json::from_str(&line).with_context(|| format!("a herd said {line:?}"))?;
+        match answer.error {
+            Some(error) => bail!("the clients failed: {error}"),
+            None => Ok(answer),
+        }
+    }
+}
