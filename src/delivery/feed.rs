@@ -428,11 +428,11 @@ impl Feed {
         let mut ended = Vec::new();
         let budget = &mut self.budget;
         self.watched.retain(|stream, watched| {
+            // What is still being opened waits: to end its watch would race with the one on its way.
+            let Some(open) = &mut watched.open else { return true };
             let over = watched.idle_since.is_some_and(|since| since.elapsed() > linger);
             if over {
-                if let Some(open) = &mut watched.open {
-                    open.ring.reset(open.position, budget);
-                }
+                open.ring.reset(open.position, budget);
                 ended.push(stream.clone());
             }
             !over
