@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -182,7 +182,7 @@ impl Feed {
                 }
                 Some(done) = self.side.join_next_with_id() => match done {
                     Ok((id, done)) => self.on_done(id, done),
-                    Err(error) => tracing::error!(%error, "a read of the feed failed; the sweep makes it good"),
+                    Err(error) => self.on_failed(&error),
                 },
                 () = dirty.marked(), if self.reading.is_none() => {}
                 _ = tick.tick() => self.on_tick(),
@@ -300,6 +300,13 @@ impl Feed {
             Done::Unwatched(streams) => self.on_unwatched(streams),
             Done::Trimmed => {}
         }
+    }
+
+    /// A task panicked. The next pipeline must not wait for it; what it should have read is read again
+    /// by the sweep.
+    fn on_failed(&mut self, error: &JoinError) {
+        self.reading = self.reading.filter(|id| *id != error.id());
+        tracing::error!(%error, "a task of the feed failed");
     }
 
     fn on_opened(&mut self, stream: StreamKey, tail: Result<Tail, BackboneError>) {
