@@ -365,7 +365,9 @@ impl Feed {
             self.dirty.mark([read.stream.clone()]);
         }
         let new_epoch = page.epoch != open.epoch;
-        if page.entries.is_empty() && page.whole && !new_epoch {
+        // Without entries the end still moves where all that came was withdrawn: position and count go
+        // together, or the count would prove something about another place.
+        if page.entries.is_empty() && page.end == read.after && page.whole && !new_epoch {
             open.added = page.added.or(open.added);
             return;
         }
