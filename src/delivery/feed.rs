@@ -24,8 +24,10 @@ use crate::domain::{Epoch, Offset, StreamKey};
 use crate::telemetry::{Metrics, events};
 
 mod side;
+mod sweep;
 
 use side::{Done, Side};
+use sweep::Sweep;
 
 /// What a shard asks of the feed.
 pub enum Request {
@@ -131,7 +133,7 @@ pub struct Feed {
     opening: Vec<StreamKey>,
     /// Watches being ended: to watch such a stream again has to wait, or the two would race.
     closing: HashSet<StreamKey>,
-    swept: usize,
+    sweep: Sweep,
 }
 
 impl Feed {
@@ -158,7 +160,7 @@ impl Feed {
             reading: None,
             opening: Vec::new(),
             closing: HashSet::new(),
-            swept: 0,
+            sweep: Sweep::new((options.sweep.as_millis() / TICK.as_millis()) as usize),
         };
         (handle, tokio::spawn(feed.run(requests, cancel)))
     }
@@ -328,7 +330,9 @@ impl Feed {
             }
             Err(error) => {
                 self.on_read_error(&stream, error);
-                self.watched.swap_remove(&stream);
+                if let Some((index, ..)) = self.watched.shift_remove_full(&stream) {
+                    self.sweep.removed(index);
+                }
                 self.unwatch(vec![stream.clone()]);
             }
         }
@@ -423,26 +427,26 @@ impl Feed {
     /// Marks a part of all channels, so that within `sweep` each was read once, and tries blocked shards.
     fn on_tick(&mut self) {
         self.outlets.iter_mut().filter(|outlet| outlet.is_blocked()).for_each(Outlet::pump);
-        let ticks = (self.options.sweep.as_millis() / TICK.as_millis()).max(1) as usize;
-        let until = (self.swept + self.watched.len().div_ceil(ticks)).min(self.watched.len());
-        let from = self.swept.min(until);
-        let part = &self.watched.as_slice()[from..until];
-        self.dirty.mark(part.keys().cloned());
-        self.swept = if until == self.watched.len() { 0 } else { until };
+        let part = self.sweep.advance(self.watched.len());
+        self.dirty.mark(self.watched.as_slice()[part].keys().cloned());
     }
 
     /// Ends the watch of channels that nobody reads any more, and trims those that grew.
     fn on_second(&mut self) {
         let linger = self.options.linger;
         let mut ended = Vec::new();
-        let budget = &mut self.budget;
+        let (budget, sweep) = (&mut self.budget, &mut self.sweep);
+        let mut index = 0;
         self.watched.retain(|stream, watched| {
+            index += 1;
             // What is still being opened waits: to end its watch would race with the one on its way.
             let Some(open) = &mut watched.open else { return true };
             let over = watched.idle_since.is_some_and(|since| since.elapsed() > linger);
             if over {
                 open.ring.reset(open.position, budget);
                 ended.push(stream.clone());
+                index -= 1;
+                sweep.removed(index);
             }
             !over
         });
