@@ -282,7 +282,12 @@ impl Feed {
             self.reading = None;
         }
         match done {
-            Done::Opened(tails) => tails.into_iter().for_each(|(stream, tail)| self.on_opened(stream, tail)),
+            Done::Opened(tails, again) => {
+                if let Some(again) = again {
+                    self.side.spawn(Side::new(self).open_again(again));
+                }
+                tails.into_iter().for_each(|(stream, tail)| self.on_opened(stream, tail));
+            }
             Done::Live(pages) => {
                 for (read, page) in pages {
                     match page {
