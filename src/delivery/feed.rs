@@ -234,7 +234,8 @@ impl Feed {
         };
         let Some(open) = &watched.open else { return };
         let from_ring = open.ring.read(&stream, after, open.position, open.epoch, PAGE_COUNT).map(Arc::new);
-        if let Some(batch) = from_ring.or_else(|| self.pages.find(&stream, after, Instant::now())) {
+        if let Some(batch) = from_ring.or_else(|| self.pages.find(&stream, after, open.epoch, Instant::now()))
+        {
             self.metrics.node().page_cache_hits.inc();
             self.outlets[usize::from(shard.0)].answer(Delivery::Page { stream, after, batch: Ok(batch) });
         } else if self.pages.join(&stream, after, shard) {
