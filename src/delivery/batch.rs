@@ -42,7 +42,7 @@ impl Item {
 }
 
 /// Contiguous entries of one channel's log, shared by everybody who reads them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Batch {
     /// The channel's log.
     pub stream: StreamKey,

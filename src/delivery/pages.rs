@@ -55,11 +55,13 @@ impl Pages {
         self.under_way.remove(&(stream.clone(), from)).unwrap_or(0)
     }
 
-    /// Keeps a page for others. Pages with doubt, and the open end of a log, are not kept.
+    /// Keeps a page for others, unless it has doubt or holds nothing.
     pub(super) fn keep(&mut self, page: &Arc<Batch>, now: Instant) {
-        if !page.whole || !page.more {
+        if !page.whole || page.items.is_empty() {
             return;
         }
+        // The log grows: who is served this page later has to look what follows, mostly in the ring.
+        let page = if page.more { page.clone() } else { Arc::new(Batch { more: true, ..(**page).clone() }) };
         let pages = self.cached.entry(page.stream.clone()).or_default();
         if let Some(replaced) = pages.insert(page.after, page.clone()) {
             self.used -= replaced.bytes();
@@ -116,6 +118,16 @@ mod tests {
         assert!(pages.find(&stream, Offset { ms: 9, seq: 0 }, Epoch(1), now).is_none());
         assert!(pages.find(&stream, from, Epoch(1), now + FRESH * 2).is_none());
         assert_eq!(pages.used, 0);
+    }
+
+    #[test]
+    fn the_end_of_a_log_is_kept_as_what_may_go_on() {
+        let mut pages = Pages::new(usize::MAX);
+        let (stream, now) = (StreamKey::from_raw("s"), Instant::now());
+        pages.keep(&Arc::new(Batch { more: false, ..(*page(0, 9)).clone() }), now);
+        assert!(pages.find(&stream, Offset::ZERO, Epoch(1), now).unwrap().more);
+        pages.keep(&page(20, 20), now);
+        assert!(pages.find(&stream, Offset { ms: 20, seq: 0 }, Epoch(1), now).is_none(), "it holds nothing");
     }
 
     #[test]
