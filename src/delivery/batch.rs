@@ -90,6 +90,11 @@ impl Batch {
         self.items.iter().map(Item::bytes).sum()
     }
 
+    /// The trace contexts that its messages carry, where they do.
+    pub fn traceparents(&self) -> impl Iterator<Item = &str> {
+        self.items.iter().filter_map(|item| item.message.as_ref()?.traceparent.as_deref())
+    }
+
     /// The last offset that may be missing when the batch is not whole.
     pub fn gap_until(&self) -> Offset {
         self.items.first().map_or(self.until, |first| first.offset.prev())

@@ -21,7 +21,7 @@ use super::ring::{Budget, Ring};
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError, Page, Read, Tail, Trim};
 use crate::domain::{Epoch, Offset, StreamKey};
-use crate::telemetry::{Metrics, events};
+use crate::telemetry::{Metrics, deliver_span, events};
 
 mod side;
 mod sweep;
@@ -398,6 +398,7 @@ impl Feed {
         if !batch.items.is_empty() {
             open.entry_bytes = batch.bytes() / batch.items.len();
         }
+        let _span = deliver_span(&watched.channel.tenant, batch.items.len(), batch.traceparents()).entered();
         for (shard, outlet) in outlets(&mut self.outlets, watched.shards) {
             if !outlet.offer(&batch) {
                 events::shard_inbox_full(self.metrics.node(), shard);
