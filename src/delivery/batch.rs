@@ -42,7 +42,7 @@ impl Item {
 }
 
 /// Contiguous entries of one channel's log, shared by everybody who reads them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Batch {
     /// The channel's log.
     pub stream: StreamKey,
@@ -88,6 +88,11 @@ impl Batch {
     /// Bytes it is accounted with.
     pub fn bytes(&self) -> usize {
         self.items.iter().map(Item::bytes).sum()
+    }
+
+    /// The trace contexts that its messages carry, where they do.
+    pub fn traceparents(&self) -> impl Iterator<Item = &str> {
+        self.items.iter().filter_map(|item| item.message.as_ref()?.traceparent.as_deref())
     }
 
     /// The last offset that may be missing when the batch is not whole.

@@ -6,12 +6,12 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use indexmap::IndexMap;
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::MissedTickBehavior;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Channel};
@@ -21,13 +21,15 @@ use super::ring::{Budget, Ring};
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError, Page, Read, Tail, Trim};
 use crate::domain::{Epoch, Offset, StreamKey};
-use crate::telemetry::{Metrics, events};
+use crate::telemetry::{Metrics, deliver_span, events};
 
 mod retained;
 mod side;
+mod sweep;
 
 use retained::Retained;
 use side::{Done, Side};
+use sweep::Sweep;
 
 /// What a shard asks of the feed.
 pub enum Request {
@@ -133,7 +135,7 @@ pub struct Feed {
     opening: Vec<StreamKey>,
     /// Watches being ended: to watch such a stream again has to wait, or the two would race.
     closing: HashSet<StreamKey>,
-    swept: usize,
+    sweep: Sweep,
 }
 
 impl Feed {
@@ -160,7 +162,7 @@ impl Feed {
             reading: None,
             opening: Vec::new(),
             closing: HashSet::new(),
-            swept: 0,
+            sweep: Sweep::new((options.sweep.as_millis() / TICK.as_millis()) as usize),
         };
         (handle, tokio::spawn(feed.run(requests, cancel)))
     }
@@ -184,12 +186,7 @@ impl Feed {
                 }
                 Some(done) = self.side.join_next_with_id() => match done {
                     Ok((id, done)) => self.on_done(id, done),
-                    Err(error) => {
-                        if self.reading == Some(error.id()) {
-                            self.reading = None;
-                        }
-                        tracing::error!(%error, "a read of the feed failed; the sweep makes it good");
-                    }
+                    Err(error) => self.on_failed(&error),
                 },
                 () = dirty.marked(), if self.reading.is_none() => {}
                 _ = tick.tick() => self.on_tick(),
@@ -239,7 +236,8 @@ impl Feed {
         };
         let Some(open) = &watched.open else { return };
         let from_ring = open.ring.read(&stream, after, open.position, open.epoch, PAGE_COUNT).map(Arc::new);
-        if let Some(batch) = from_ring.or_else(|| self.pages.find(&stream, after, Instant::now())) {
+        if let Some(batch) = from_ring.or_else(|| self.pages.find(&stream, after, open.epoch, Instant::now()))
+        {
             self.metrics.node().page_cache_hits.inc();
             self.outlets[usize::from(shard.0)].answer(Delivery::Page { stream, after, batch: Ok(batch) });
         } else if self.pages.join(&stream, after, shard) {
@@ -287,7 +285,12 @@ impl Feed {
             self.reading = None;
         }
         match done {
-            Done::Opened(tails) => tails.into_iter().for_each(|(stream, tail)| self.on_opened(stream, tail)),
+            Done::Opened(tails, again) => {
+                if let Some(again) = again {
+                    self.side.spawn(Side::new(self).open_again(again));
+                }
+                tails.into_iter().for_each(|(stream, tail)| self.on_opened(stream, tail));
+            }
             Done::Live(pages) => {
                 for (read, page) in pages {
                     match page {
@@ -307,6 +310,13 @@ impl Feed {
             Done::Unwatched(streams) => self.on_unwatched(streams),
             Done::Trimmed => {}
         }
+    }
+
+    /// A task panicked. The next pipeline must not wait for it; what it should have read is read again
+    /// by the sweep.
+    fn on_failed(&mut self, error: &JoinError) {
+        self.reading = self.reading.filter(|id| *id != error.id());
+        tracing::error!(%error, "a task of the feed failed");
     }
 
     fn on_opened(&mut self, stream: StreamKey, tail: Result<Tail, BackboneError>) {
@@ -338,7 +348,9 @@ impl Feed {
             }
             Err(error) => {
                 self.on_read_error(&stream, error);
-                self.watched.swap_remove(&stream);
+                if let Some((index, ..)) = self.watched.shift_remove_full(&stream) {
+                    self.sweep.removed(index);
+                }
                 self.unwatch(vec![stream.clone()]);
             }
         }
@@ -375,7 +387,9 @@ impl Feed {
             self.dirty.mark([read.stream.clone()]);
         }
         let new_epoch = page.epoch != open.epoch;
-        if page.entries.is_empty() && page.whole && !new_epoch {
+        // Without entries the end still moves where all that came was withdrawn: position and count go
+        // together, or the count would prove something about another place.
+        if page.entries.is_empty() && page.end == read.after && page.whole && !new_epoch {
             open.added = page.added.or(open.added);
             return;
         }
@@ -396,6 +410,7 @@ impl Feed {
             open.retained.grew(first.offset, batch.items.len());
             open.entry_bytes = batch.bytes() / batch.items.len();
         }
+        let _span = deliver_span(&watched.channel.tenant, batch.items.len(), batch.traceparents()).entered();
         for (shard, outlet) in outlets(&mut self.outlets, watched.shards) {
             if !outlet.offer(&batch) {
                 events::shard_inbox_full(self.metrics.node(), shard);
@@ -439,26 +454,26 @@ impl Feed {
     /// Marks a part of all channels, so that within `sweep` each was read once, and tries blocked shards.
     fn on_tick(&mut self) {
         self.outlets.iter_mut().filter(|outlet| outlet.is_blocked()).for_each(Outlet::pump);
-        let ticks = (self.options.sweep.as_millis() / TICK.as_millis()).max(1) as usize;
-        let until = (self.swept + self.watched.len().div_ceil(ticks)).min(self.watched.len());
-        let from = self.swept.min(until);
-        let part = &self.watched.as_slice()[from..until];
-        self.dirty.mark(part.keys().cloned());
-        self.swept = if until == self.watched.len() { 0 } else { until };
+        let part = self.sweep.advance(self.watched.len());
+        self.dirty.mark(self.watched.as_slice()[part].keys().cloned());
     }
 
     /// Ends the watch of channels that nobody reads any more, and trims those that grew.
     fn on_second(&mut self) {
         let linger = self.options.linger;
         let mut ended = Vec::new();
-        let budget = &mut self.budget;
+        let (budget, sweep) = (&mut self.budget, &mut self.sweep);
+        let mut index = 0;
         self.watched.retain(|stream, watched| {
+            index += 1;
+            // What is still being opened waits: to end its watch would race with the one on its way.
+            let Some(open) = &mut watched.open else { return true };
             let over = watched.idle_since.is_some_and(|since| since.elapsed() > linger);
             if over {
-                if let Some(open) = &mut watched.open {
-                    open.ring.reset(open.position, budget);
-                }
+                open.ring.reset(open.position, budget);
                 ended.push(stream.clone());
+                index -= 1;
+                sweep.removed(index);
             }
             !over
         });

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::batch::Batch;
 use super::outlet::ShardId;
-use crate::domain::{Offset, StreamKey};
+use crate::domain::{Epoch, Offset, StreamKey};
 
 /// How long a page answers: entries that a backend withdraws go on being delivered for so long.
 const FRESH: Duration = Duration::from_secs(5);
@@ -25,12 +27,19 @@ impl Pages {
         Self { limit, used: 0, cached: HashMap::new(), order: VecDeque::new(), under_way: HashMap::new() }
     }
 
-    /// A fresh page that holds what follows `from`.
-    pub(super) fn find(&mut self, stream: &StreamKey, from: Offset, now: Instant) -> Option<Arc<Batch>> {
+    /// A fresh page of this epoch that holds what follows `from`. Pages of another life of the log
+    /// would tell their readers of a loss once more.
+    pub(super) fn find(
+        &mut self,
+        stream: &StreamKey,
+        from: Offset,
+        epoch: Epoch,
+        now: Instant,
+    ) -> Option<Arc<Batch>> {
         self.forget(|since| now.duration_since(since) > FRESH);
         let pages = self.cached.get(stream)?;
         let (_, page) = pages.range(..=from).next_back()?;
-        (from < page.until).then(|| page.clone())
+        (from < page.until && page.epoch == epoch).then(|| page.clone())
     }
 
     /// Joins a read; true when this is the first to want it, who then has to start it.
@@ -46,11 +55,13 @@ impl Pages {
         self.under_way.remove(&(stream.clone(), from)).unwrap_or(0)
     }
 
-    /// Keeps a page for others. Pages with doubt, and the open end of a log, are not kept.
+    /// Keeps a page for others, unless it has doubt or holds nothing.
     pub(super) fn keep(&mut self, page: &Arc<Batch>, now: Instant) {
-        if !page.whole || !page.more {
+        if !page.whole || page.items.is_empty() {
             return;
         }
+        // The log grows: who is served this page later has to look what follows, mostly in the ring.
+        let page = if page.more { page.clone() } else { Arc::new(Batch { more: true, ..(**page).clone() }) };
         let pages = self.cached.entry(page.stream.clone()).or_default();
         if let Some(replaced) = pages.insert(page.after, page.clone()) {
             self.used -= replaced.bytes();
@@ -84,7 +95,6 @@ impl Pages {
 mod tests {
     use super::*;
     use crate::delivery::Item;
-    use crate::domain::Epoch;
 
     fn page(after: u64, until: u64) -> Arc<Batch> {
         let offset = |ms| Offset { ms, seq: 0 };
@@ -103,10 +113,21 @@ mod tests {
         assert!(!pages.join(&stream, from, ShardId(1)));
         assert_eq!(pages.arrived(&stream, from), 0b11);
         pages.keep(&page(0, 9), now);
-        assert!(pages.find(&stream, from, now).is_some());
-        assert!(pages.find(&stream, Offset { ms: 9, seq: 0 }, now).is_none());
-        assert!(pages.find(&stream, from, now + FRESH * 2).is_none());
+        assert!(pages.find(&stream, from, Epoch(1), now).is_some());
+        assert!(pages.find(&stream, from, Epoch(2), now).is_none(), "another life of the log");
+        assert!(pages.find(&stream, Offset { ms: 9, seq: 0 }, Epoch(1), now).is_none());
+        assert!(pages.find(&stream, from, Epoch(1), now + FRESH * 2).is_none());
         assert_eq!(pages.used, 0);
+    }
+
+    #[test]
+    fn the_end_of_a_log_is_kept_as_what_may_go_on() {
+        let mut pages = Pages::new(usize::MAX);
+        let (stream, now) = (StreamKey::from_raw("s"), Instant::now());
+        pages.keep(&Arc::new(Batch { more: false, ..(*page(0, 9)).clone() }), now);
+        assert!(pages.find(&stream, Offset::ZERO, Epoch(1), now).unwrap().more);
+        pages.keep(&page(20, 20), now);
+        assert!(pages.find(&stream, Offset { ms: 20, seq: 0 }, Epoch(1), now).is_none(), "it holds nothing");
     }
 
     #[test]
@@ -116,6 +137,6 @@ mod tests {
         pages.keep(&page(0, 9), now);
         pages.keep(&page(9, 18), now);
         assert!(pages.used <= pages.limit);
-        assert!(pages.find(&StreamKey::from_raw("s"), Offset::ZERO, now).is_none());
+        assert!(pages.find(&StreamKey::from_raw("s"), Offset::ZERO, Epoch(1), now).is_none());
     }
 }

@@ -386,9 +386,6 @@ impl Subscription {
         if self.phase != (Phase::Behind { asked: false }) {
             return;
         }
-        if self.resending && room > 0 {
-            self.reread(sub, fx);
-        }
         if self.position >= channel_position && !self.is_held(room) {
             self.phase = Phase::Live;
         } else if self.channel.rules.kind == Kind::Live {

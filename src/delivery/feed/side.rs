@@ -11,11 +11,17 @@ use crate::telemetry::{Metrics, events};
 
 /// What a task brought back.
 pub(super) enum Done {
-    Opened(Vec<(StreamKey, Result<Tail, BackboneError>)>),
+    Opened(Vec<(StreamKey, Result<Tail, BackboneError>)>, Option<Again>),
     Live(Vec<(Read, Result<Page, BackboneError>)>),
     Page(Read, Result<Page, BackboneError>),
     Unwatched(Vec<StreamKey>),
     Trimmed,
+}
+
+/// Watched streams whose ends could not be read yet.
+pub(super) struct Again {
+    streams: Vec<StreamKey>,
+    backoff: Backoff,
 }
 
 /// What the tasks share.
@@ -35,29 +41,32 @@ impl Side {
         while let Err(error) = self.backbone.watch(&streams).await {
             events::backbone_error(self.metrics.node(), (&error).into(), "watch channels", &error);
             if !error.is_retryable() {
-                return Done::Opened(
-                    streams.into_iter().map(|stream| (stream, Err(error.clone()))).collect(),
-                );
+                let refused = streams.into_iter().map(|stream| (stream, Err(error.clone())));
+                return Done::Opened(refused.collect(), None);
             }
             tokio::time::sleep(backoff.delay()).await;
         }
-        let mut tails = Vec::with_capacity(streams.len());
-        let mut wanted = streams;
-        while !wanted.is_empty() {
-            let answers = self.backbone.tails(&wanted).await;
-            let mut again = Vec::new();
-            for (stream, tail) in wanted.into_iter().zip(answers) {
-                match tail {
-                    Err(error) if error.is_retryable() => again.push(stream),
-                    tail => tails.push((stream, tail)),
-                }
-            }
-            wanted = again;
-            if !wanted.is_empty() {
-                tokio::time::sleep(backoff.delay()).await;
+        self.tails(Again { streams, backoff }).await
+    }
+
+    /// Tries again, after a while, to read the ends of streams that are watched.
+    pub(super) async fn open_again(self, mut again: Again) -> Done {
+        tokio::time::sleep(again.backoff.delay()).await;
+        self.tails(again).await
+    }
+
+    /// Those that answer do not wait for those that do not.
+    async fn tails(self, wanted: Again) -> Done {
+        let Again { streams, backoff } = wanted;
+        let answers = self.backbone.tails(&streams).await;
+        let (mut tails, mut again) = (Vec::with_capacity(streams.len()), Vec::new());
+        for (stream, tail) in streams.into_iter().zip(answers) {
+            match tail {
+                Err(error) if error.is_retryable() => again.push(stream),
+                tail => tails.push((stream, tail)),
             }
         }
-        Done::Opened(tails)
+        Done::Opened(tails, (!again.is_empty()).then_some(Again { streams: again, backoff }))
     }
 
     /// One pipeline of live reads. Not tried again: the backbone marks what a lost connection missed.
