@@ -147,6 +147,13 @@ impl<S: Send + 'static> Owner<S> {
     }
 
     async fn register(&mut self, entry: Entry, cap: usize) {
+        if let Some(other) = self.other_of_device(&entry)
+            && let Some(other) = self.remove(other)
+        {
+            // Two connections of one device were let in at a time: this one is the later.
+            let (session, reason) = (other.session, CloseReason::Replaced);
+            self.order(other.shard, Order::Close { session, reason }).await;
+        }
         let of_user = self.users.entry((entry.tenant.clone(), entry.user.clone())).or_default();
         of_user.push(entry.session);
         let excess = of_user.len().saturating_sub(cap.max(1));
@@ -158,6 +165,16 @@ impl<S: Send + 'static> Owner<S> {
                 self.order(entry.shard, Order::Close { session, reason }).await;
             }
         }
+    }
+
+    fn other_of_device(&self, entry: &Entry) -> Option<SessionId> {
+        let device = entry.device.as_ref()?;
+        let sessions = self.users.get(&(entry.tenant.clone(), entry.user.clone()))?;
+        let is_other = |session: &&SessionId| {
+            let other = self.sessions.get(session).and_then(|other| other.device.as_ref());
+            **session != entry.session && other == Some(device)
+        };
+        sessions.iter().find(is_other).copied()
     }
 
     fn remove(&mut self, session: SessionId) -> Option<Entry> {

@@ -101,6 +101,8 @@ impl Started {
 
 /// Batches that wait for one shard.
 const SHARD_QUEUE: usize = 1024;
+/// How long the node's own tasks may take to end once the shards have.
+const TASKS_END: Duration = Duration::from_secs(5);
 /// Orders of the directory that wait for one shard.
 const ORDER_QUEUE: usize = 256;
 
@@ -206,7 +208,10 @@ impl Node {
             }
         };
         self.stop.cancel();
-        while self.tasks.join_next().await.is_some() {}
+        let tasks = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(TASKS_END, tasks).await.is_err() {
+            tracing::error!("tasks of the node are cut: they did not end in time");
+        }
         if let Started::Redis(redis) = &self.backbone {
             redis.shutdown().await;
         }

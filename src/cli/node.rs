@@ -122,7 +122,7 @@ fn lines(addresses: &Addresses) -> Lines {
 fn banner(addresses: &Addresses) -> String {
     let Lines { xadd, python, curl } = lines(addresses);
     let python = python.replace('\n', "\n    ");
-    let token = demo_token().map_or_else(|error| format!("(none: {error})"), |token| token);
+    let token = demo_token().unwrap_or_else(|error| format!("(none: {error})"));
     let page = addresses.http;
     format!(
         "\nTidegate is running. Open the page, then publish to it:\n\n  page    http://{page}/\n\n  redis   \

@@ -41,6 +41,11 @@ impl IdentityHash {
         Self::of(b"user\0", user.as_str())
     }
 
+    /// Of anonymous users, all of whom are one here: each connection gives them another name.
+    pub fn anonymous() -> Self {
+        Self::of(b"anonymous\0", "")
+    }
+
     /// Of a device, within its user.
     pub fn of_device(device: &DeviceId) -> Self {
         Self::of(b"device\0", device.as_str())

@@ -323,6 +323,29 @@ impl Session {
         }
     }
 
+    /// Numbers and channels of subscriptions that the identity, as it is now, does not allow.
+    fn forbidden(&self) -> Vec<(usize, ChannelName)> {
+        let subs = self.subs.iter().enumerate().filter_map(|(at, sub)| Some((at, &sub.as_ref()?.channel)));
+        let refused = subs.filter(|(_, channel)| !self.identity.may_subscribe(&channel.rules, &channel.name));
+        refused.map(|(at, channel)| (at, channel.name.clone())).collect()
+    }
+
+    /// Leaves the channels that a new token does not allow any more, and says so.
+    pub fn leave_forbidden(&mut self, fx: &mut Effects) {
+        for (sub, channel) in self.forbidden() {
+            let message = format!("the new token does not allow {channel}: the subscription has ended");
+            fail(None, ErrorCode::Forbidden, message, fx);
+            fx.push(Effect::Leave { sub });
+        }
+    }
+
+    /// Drops the subscriptions that a new token does not allow, of a session that sits nowhere.
+    pub fn drop_forbidden(&mut self) {
+        for (sub, _) in self.forbidden() {
+            self.remove(sub);
+        }
+    }
+
     /// Time passes for every subscription.
     pub fn on_time(&mut self, now: Instant, heard: Instant, fx: &mut Effects) {
         for (at, sub) in self.subs_mut() {

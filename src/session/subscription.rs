@@ -510,6 +510,10 @@ impl Subscription {
 
     fn discontinued(&mut self, batch: &Batch, fx: &mut Effects) {
         let new_epoch = batch.epoch != self.epoch;
+        if new_epoch {
+            // What was tried before need not be what comes next.
+            self.window.disinherit();
+        }
         self.epoch = batch.epoch;
         self.unstored |= self.acking;
         let until = match (batch.whole, new_epoch) {

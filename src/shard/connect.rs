@@ -175,6 +175,7 @@ impl Shard {
         }
         if !is_anonymous(identity) {
             *session.identity = identity.clone();
+            session.drop_forbidden();
         }
         Some(session)
     }
@@ -212,7 +213,7 @@ impl Shard {
             session: session.id,
             node: self.env.node.clone(),
             tenant: tenant.clone(),
-            user: IdentityHash::of_user(&user),
+            user: owner(&session.identity),
             device: device.as_ref().map(IdentityHash::of_device),
             attach: session.connections,
             issued_ms: self.env.backbone.clock().now_ms(),
@@ -231,13 +232,18 @@ impl Shard {
         let entry = Entry { session: session.id, tenant, user, device, shard: self.env.id };
         let link = link(socket.clone(), codec, Duration::from_millis(ping_ms));
         let place = self.with(|state| state.seat(session, link, &connected, subs));
+        let session = entry.session;
         self.env.directory.register(entry, cap).await;
+        if self.state.borrow().find(session).is_none() {
+            // It ended meanwhile, and was forgotten before it was entered.
+            self.env.directory.forget(session, self.env.id).await;
+        }
         place
     }
 
     /// Reads frames until the connection is over.
     async fn read_on(self: Rc<Self>, socket: &Rc<TcpStream>, place: Place, decoder: &mut Decoder) {
-        while socket.readable().await.is_ok() {
+        while self.has_room(place, socket).await && socket.readable().await.is_ok() {
             let mut buffer = self.buffer.take();
             let reading = match socket.try_read(&mut buffer) {
                 Ok(0) => Reading::Over,
@@ -251,6 +257,19 @@ impl Shard {
             }
         }
         self.hung_up(place, socket);
+    }
+
+    /// Waits while the outbox is over its limit: a client that asks and does not read the answers is
+    /// not listened to, so it costs no memory, and its heartbeat ends it. False once the socket is gone.
+    async fn has_room(&self, place: Place, socket: &TcpStream) -> bool {
+        while self.state.borrow().is_over(place) {
+            if socket.writable().await.is_err() {
+                return false;
+            }
+            // Whoever writes this outbox waits for the same; it goes first.
+            tokio::task::yield_now().await;
+        }
+        true
     }
 
     fn hung_up(self: &Rc<Self>, place: Place, socket: &Rc<TcpStream>) {
@@ -364,11 +383,14 @@ fn is_anonymous(identity: &Identity) -> bool {
     identity.token_hash == [0; 32]
 }
 
-/// Whether a resume token is this client's. An anonymous client has a new name each time; for it the
-/// token alone speaks.
+/// Whose a session is, for its resume token. Between anonymous clients the token alone speaks.
+fn owner(identity: &Identity) -> IdentityHash {
+    if is_anonymous(identity) { IdentityHash::anonymous() } else { IdentityHash::of_user(&identity.user) }
+}
+
+/// Whether a resume token is this client's.
 fn belongs(claims: &ResumeClaims, identity: &Identity, device: Option<&DeviceId>) -> bool {
-    (is_anonymous(identity) || claims.user == IdentityHash::of_user(&identity.user))
-        && claims.device == device.map(IdentityHash::of_device)
+    claims.user == owner(identity) && claims.device == device.map(IdentityHash::of_device)
 }
 
 /// Reads the first frame, which has to be `connect`. `Err(None)`: the client hung up.

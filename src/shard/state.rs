@@ -601,6 +601,15 @@ impl State {
         self.perform(at, None);
     }
 
+    /// Whether more waits for a socket than its tenant allows.
+    pub(super) fn is_over(&self, place: Place) -> bool {
+        let seat = self.at(place).map(|at| &self.seats[at]);
+        seat.is_some_and(|seat| {
+            let limit = seat.session.tenant.limits.outbox_bytes;
+            seat.link.as_ref().is_some_and(|link| link.waiting && link.outbox.is_full(limit))
+        })
+    }
+
     /// Puts a seat on the list of those whose cursors are stored next.
     pub(super) fn mark_unstored(&mut self, at: usize) {
         let seat = &mut self.seats[at];
@@ -630,6 +639,7 @@ impl State {
         let answer = match auth::authenticate(&session.tenant, Some(token), self.clock.now_ms()) {
             Ok(identity) if identity.user == session.identity.user => {
                 *session.identity = identity;
+                session.leave_forbidden(&mut self.fx);
                 done(id)
             }
             Ok(_) => {
@@ -642,6 +652,7 @@ impl State {
             }
         };
         self.send(at, &answer);
+        self.perform(at, None);
         self.schedule(at);
     }
 
