@@ -503,3 +503,6 @@ fn outlets(outlets: &mut [Outlet], shards: u64) -> impl Iterator<Item = (usize, 
 fn fitting(most: usize, entry_bytes: usize) -> usize {
     (READ_BYTES / entry_bytes.max(1)).clamp(1, most)
 }
+
+#[cfg(test)]
+mod tests;

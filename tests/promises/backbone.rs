@@ -11,6 +11,7 @@ use tidegate::domain::{Offset, StreamKey};
 
 mod contract;
 mod failover;
+mod in_process;
 mod over_redis;
 
 /// No condition waited for in this module takes nearly so long on a healthy machine.
@@ -29,15 +30,16 @@ pub struct Subject {
 /// What backends do to streams behind the node's back.
 #[async_trait]
 pub trait Backend: Send + Sync {
-    /// `XADD <stream> * data <data>`.
-    async fn add(&self, stream: &StreamKey, data: &str) -> Offset;
+    /// `XADD <stream> <id> data <data>`; without an id `*`.
+    async fn add_at(&self, stream: &StreamKey, id: Option<Offset>, data: &str) -> Offset;
     /// `XTRIM <stream> MAXLEN = <length>`.
     async fn trim_to(&self, stream: &StreamKey, length: u64);
     /// `XDEL <stream> <offset>`.
     async fn withdraw(&self, stream: &StreamKey, offset: Offset);
     /// `DEL <stream>`.
     async fn delete(&self, stream: &StreamKey);
-    /// Puts something at the key that is no stream; false where that cannot be.
+    /// Puts something at the key that is no stream; false where the backbone holds nothing else, so
+    /// that no key can have a wrong type.
     async fn spoil(&self, stream: &StreamKey) -> bool;
 }
 
@@ -46,7 +48,7 @@ impl Subject {
     pub async fn add(&self, stream: &StreamKey, count: usize) -> Vec<Offset> {
         let mut offsets = Vec::with_capacity(count);
         for n in 0..count {
-            offsets.push(self.backend.add(stream, &n.to_string()).await);
+            offsets.push(self.backend.add_at(stream, None, &n.to_string()).await);
         }
         offsets
     }

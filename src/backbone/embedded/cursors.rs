@@ -71,6 +71,8 @@ impl Cursors {
             device.cursors.insert(write.channel.clone(), (write.generation, write.cursor));
             device.forget_excess();
         }
+        // The next claim has to be newer than what a writer of a device that was forgotten holds.
+        self.generation = self.generation.max(write.generation.0);
         Ok(Stored::Yes)
     }
 

@@ -146,14 +146,18 @@ impl Log {
 
     /// Reads on from a position. `added` is how many entries had been added there, where known.
     ///
-    /// Whole is what one of these proves: the entry at the position is still here; the position is
-    /// the last id given out; it is the start of a log that was never trimmed; or the entries are
-    /// numbered without a hole from the position on.
+    /// Whole is what one of these proves: the entry at the position is still here, or an older one,
+    /// for trimming takes the oldest first; the position is the last id given out; it is the start of
+    /// a log that was never trimmed; or the entries are numbered without a hole from the position on.
     pub fn read(&self, after: Offset, added: Option<u64>, count: usize) -> Found {
         let start = if after == Offset::ZERO { Some(0) } else { added };
         // With nothing ahead, all entries ever added must lie behind.
         let behind = self.after(after).next().map_or(self.added, |(_, entry)| entry.ordinal - 1);
+        // Fewer than were counted: another log under the old name, whose entries prove nothing.
+        let same_log = added.is_none_or(|added| added <= self.added);
+        let older = after < self.last && self.first().is_some_and(|first| first < after);
         let whole = after == self.last
+            || (older && same_log)
             || self.contains(after)
             || (after == Offset::ZERO && !self.trimmed)
             || (after < self.last && start == Some(behind));
@@ -301,8 +305,11 @@ mod tests {
         assert!(!whole(&log, at(3, 0), Some(3)), "number four is missing");
         assert!(whole(&log, at(4, 0), Some(4)));
         assert!(whole(&log, at(5, 0), None), "the entry is here");
-        assert!(!whole(&log, at(5, 1), None), "there never was such an entry");
-        assert_eq!(log.trim(Keep::Newest(0), usize::MAX), 6);
+        assert!(whole(&log, at(5, 1), None), "an older entry is here, so none after it was trimmed");
+        assert!(!whole(&log, at(5, 1), Some(11)), "more were counted than this log ever had");
+        assert!(log.remove(at(7, 0)));
+        assert!(whole(&log, at(7, 0), None), "withdrawn, and older ones are here");
+        assert_eq!(log.trim(Keep::Newest(0), usize::MAX), 5);
         assert!(whole(&log, at(10, 0), None), "the end of the log");
         assert!(!whole(&log, at(9, 0), Some(9)));
         assert!(!whole(&log, at(11, 0), Some(10)), "beyond the end");

@@ -190,9 +190,10 @@ impl Store {
         let log = match self.streams.get_mut(read.stream.as_str().as_bytes()) {
             None => &nothing,
             Some(stream) => {
-                // Ids only grow during a stream's life, so a reader beyond its end comes from an
-                // earlier one, which is lost. That is one loss however many readers tell of it.
-                if stream.log.last() < read.after && !stream.loss_noted {
+                // Ids only grow during a stream's life, so a reader who counted up to a place beyond its
+                // end comes from an earlier one, which is lost; a position without a count may be
+                // invented. That is one loss however many readers tell of it.
+                if stream.log.last() < read.after && read.added.is_some() && !stream.loss_noted {
                     stream.loss_noted = true;
                     self.epoch = Epoch::random();
                 }

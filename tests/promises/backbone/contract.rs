@@ -23,6 +23,7 @@ macro_rules! contract {
             trimming_up_to_the_position_is_not, a_withdrawn_position_is_no_gap,
             an_emptied_stream_still_knows_its_end, a_deleted_stream_is_a_gap,
             counted_entries_prove_what_the_log_no_longer_holds, a_trimmed_start_is_a_gap,
+            a_position_that_nobody_kept_is_no_loss, a_position_kept_beyond_the_end_is_a_loss,
             a_wrong_type_is_alone, an_idempotency_key_adds_once, history_goes_both_ways,
             cursors_only_move_forward, an_older_generation_is_refused, many_cursors_at_once,
             nodes_are_seen_within_their_lease, the_first_value_stays, trimming_bounds_length_and_age,
@@ -205,10 +206,43 @@ pub async fn a_trimmed_start_is_a_gap(subject: &Subject) {
     assert!(!page(subject, read_after(&key, Offset::ZERO, 9)).await.whole);
 }
 
+pub async fn a_position_that_nobody_kept_is_no_loss(subject: &Subject) {
+    let key = stream("invented");
+    let added = subject.add(&key, 2).await;
+    let epoch = subject.backbone.epoch();
+    // Whoever counted nothing may have made the position up, as any client can.
+    let beyond = page(subject, read_after(&key, Offset { ms: u64::MAX, seq: 0 }, 9)).await;
+    assert_eq!((beyond.whole, beyond.end, beyond.entries.len()), (false, added[1], 0));
+    assert_eq!((beyond.epoch, subject.backbone.epoch()), (epoch, epoch));
+}
+
+pub async fn a_position_kept_beyond_the_end_is_a_loss(subject: &Subject) {
+    let (key, other) = (stream("lost"), stream("not-lost"));
+    subject.add(&other, 1).await;
+    let kept = subject.add(&key, 3).await;
+    let epoch = subject.backbone.epoch();
+    subject.backend.delete(&key).await;
+    let anew = subject.backend.add_at(&key, Some(Offset { ms: 5, seq: 0 }), "x").await;
+    let lost = page(subject, Read { added: Some(3), ..read_after(&key, kept[2], 9) }).await;
+    assert_eq!((lost.whole, lost.end, lost.entries.len()), (false, anew, 0));
+    assert_ne!(lost.epoch, epoch);
+    // It is told with whatever is read from now on.
+    assert_eq!(subject.backbone.epoch(), lost.epoch);
+    assert_eq!(page(subject, read_after(&other, Offset::ZERO, 9)).await.epoch, lost.epoch);
+    let tail = subject.backbone.tails(&[other]).await.remove(0).unwrap();
+    assert_eq!(tail.epoch, lost.epoch);
+}
+
 pub async fn a_wrong_type_is_alone(subject: &Subject) {
     let (healthy, spoilt) = (stream("healthy"), stream("spoilt"));
     let added = subject.add(&healthy, 1).await;
     if !subject.backend.spoil(&spoilt).await {
+        // The embedded backbone holds streams only: there is no wrong type to answer for. What is left
+        // of the promise is that a key which is no stream reads as one that never was.
+        for (key, expected) in [(&spoilt, &[][..]), (&healthy, &added[..])] {
+            let page = page(subject, read_after(key, Offset::ZERO, 5)).await;
+            assert_eq!((offsets(&page.entries).as_slice(), page.whole), (expected, true));
+        }
         return;
     }
     let reads =

@@ -26,9 +26,10 @@ pub struct RawBackend(pub MultiplexedConnection);
 
 #[async_trait]
 impl Backend for RawBackend {
-    async fn add(&self, stream: &StreamKey, data: &str) -> Offset {
+    async fn add_at(&self, stream: &StreamKey, id: Option<Offset>, data: &str) -> Offset {
         let mut add = redis::cmd("XADD");
-        add.arg(stream.as_str()).arg("*").arg("data").arg(data);
+        let id = id.map_or("*".to_owned(), |id| id.to_string());
+        add.arg(stream.as_str()).arg(id).arg("data").arg(data);
         add.query_async::<String>(&mut self.0.clone()).await.unwrap().parse().unwrap()
     }
 
@@ -148,7 +149,7 @@ async fn flags_that_somebody_takes_away_at_run_time_come_back_with_the_next_conn
     until("wake-ups are back", async || subject.backbone.is_connected().then_some(())).await;
     subject.backend = Box::new(RawBackend(raw));
     while !subject.dirty.take(100).is_empty() {}
-    subject.backend.add(&key, "x").await;
+    subject.backend.add_at(&key, None, "x").await;
     subject.marked(&key).await;
 }
 
