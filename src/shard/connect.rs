@@ -324,10 +324,7 @@ fn on_event(state: &mut State, at: usize, event: &Event<'_>) -> Reading {
         Event::Pong(_) => {}
         Event::Close(close) => {
             const GOODBYE: u16 = 1000;
-            // A client that says goodbye needs no session kept; any other end may be an accident.
-            if close.is_some_and(|(code, _)| code == GOODBYE) {
-                state.end(at, CloseReason::ClientGone);
-            }
+            state.answer_close(at, close.is_some_and(|(code, _)| code == GOODBYE));
             return Reading::Over;
         }
     }

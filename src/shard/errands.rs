@@ -346,8 +346,8 @@ impl Shard {
     /// Stores what is left of an ended session's cursors. If the backbone is away they stay as they
     /// were: what came after is delivered again, not lost.
     async fn end(self: Rc<Self>, mut session: Box<Session>) {
-        self.env.directory.forget(session.id, self.env.id).await;
         self.store_last(&mut session).await;
+        self.env.directory.forget(session.id, self.env.id).await;
     }
 
     /// Stores the cursors of a session that sits nowhere.

@@ -1,4 +1,5 @@
-//! The shard's state: seats, hub, and what to do with deliveries, frames and time.
+//! The shard's state: sessions that come and go, their frames, sockets and cursors. How deliveries are
+//! walked over subscribers, and what is due when, stand in modules of their own.
 //!
 //! Everything here is synchronous and on one thread: no lock, no await. What has to wait is handed out
 //! as an [`Errand`], which the shard runs as a local task and whose outcome comes back as a call.
@@ -10,22 +11,27 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::errands::{Errand, cursor_moved};
-use super::hub::{Hub, HubChannel, Member};
-use super::seat::{Beat, Link, Now, Seat, SharedFrames};
+use super::errands::Errand;
+use super::hub::Hub;
+use super::seat::{Link, Seat};
 use crate::auth;
 use crate::backbone::Tail;
 use crate::backbone::clock::Clock;
-use crate::delivery::{Batch, Channel, Delivery, Request, ShardId};
-use crate::domain::{ChannelName, CloseReason, Offset, Reconnect, SessionId, StreamKey};
+use crate::delivery::{Channel, ShardId};
+use crate::domain::{ChannelName, CloseReason, Reconnect, SessionId, StreamKey};
 use crate::protocol::{ClientFrame, ErrorCode, RequestId, ServerFrame, Subscribe};
 use crate::session::state::done;
-use crate::session::subscription::Moment;
 use crate::session::{Effects, Session};
 use crate::telemetry::{Metrics, Transport, events};
 use crate::tenants::Tenant;
 use crate::transport::outbox::{Flush, Frame};
 use crate::transport::websocket::encode;
+
+mod agenda;
+mod channels;
+mod walk;
+
+pub(super) use walk::Shared;
 
 /// Names a session on this shard from outside its state: the seat may be somebody else's by then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +78,7 @@ impl State {
         }
     }
 
-    // ---- sessions come and go ------------------------------------------------------------------
+    // ---- sessions come and go ------------------------------------------------------------------------
 
     /// Seats a session with its connection, says `connected`, and begins its subscriptions.
     pub(super) fn seat(
@@ -123,10 +129,30 @@ impl State {
     /// The connection is gone; the session waits for its client to come back.
     pub(super) fn lose(&mut self, at: usize, reason: CloseReason) {
         if self.unlink(at, reason).is_some() {
-            self.mark_unstored(at);
-            self.errands.push_back(Errand::StoreCursors);
-            self.schedule(at);
+            self.keep_for_client(at);
         }
+    }
+
+    /// Answers a client that closes its WebSocket (RFC 6455 section 5.5.1). One that says goodbye needs
+    /// no session kept; any other end may be an accident.
+    pub(super) fn answer_close(&mut self, at: usize, goodbye: bool) {
+        let Some(mut link) = self.unlink(at, CloseReason::ClientGone) else { return };
+        self.scratch.clear();
+        encode::close(1000, "", &mut self.scratch);
+        link.outbox.push(Frame::new(&self.scratch));
+        self.errands.push_back(Errand::Farewell(link));
+        if goodbye {
+            self.end(at, CloseReason::ClientGone);
+        } else {
+            self.keep_for_client(at);
+        }
+    }
+
+    /// A session without a connection waits for its client; what it knows is stored meanwhile.
+    fn keep_for_client(&mut self, at: usize) {
+        self.mark_unstored(at);
+        self.errands.push_back(Errand::StoreCursors);
+        self.schedule(at);
     }
 
     /// Closes the connection with a reason. The session ends where the client must not come back
@@ -138,8 +164,7 @@ impl State {
         if reason.reconnect() == Reconnect::Never {
             self.end(at, reason);
         } else {
-            self.mark_unstored(at);
-            self.schedule(at);
+            self.keep_for_client(at);
         }
     }
 
@@ -219,215 +244,7 @@ impl State {
         self.seats[at].session.subs_mut().map(|(sub, _)| sub).collect()
     }
 
-    // ---- channels ------------------------------------------------------------------------------
-
-    /// A subscription takes part in its channel; it goes on at once where that is open.
-    pub(super) fn join(&mut self, at: usize, sub: usize) {
-        let Some(subscription) = self.seats[at].session.sub_mut(sub) else { return };
-        let channel = subscription.channel.clone();
-        channel.metrics.subscriptions.inc();
-        if self.hub.hold(&channel) {
-            let request = Request::Open { channel: channel.clone(), shard: self.shard };
-            self.errands.push_back(Errand::Ask(request));
-        }
-        let member = Member { seat: at as u32, sub: sub as u32 };
-        subscription.member = self.hub.join(&channel.stream, member);
-        if let Some(tail) = self.hub.get(&channel.stream).and_then(|held| held.open) {
-            subscription.on_open(sub, &tail, &mut self.fx);
-            self.pursue(at, sub);
-        }
-    }
-
-    /// Takes a subscription out of the walk over its channel's members.
-    fn part(&mut self, at: usize, sub: usize) {
-        let Some(subscription) = self.seats[at].session.sub_mut(sub) else { return };
-        let place = std::mem::replace(&mut subscription.member, u32::MAX);
-        let stream = subscription.channel.stream.clone();
-        if let Some(moved) = self.hub.part(&stream, place) {
-            let seat = self.seats.get_mut(moved.seat as usize);
-            if let Some(other) = seat.and_then(|seat| seat.session.sub_mut(moved.sub as usize)) {
-                other.member = place;
-            }
-        }
-    }
-
-    /// A subscription keeps its channel open no longer.
-    fn release(&mut self, at: usize, sub: usize) {
-        let Some(subscription) = self.seats[at].session.sub(sub) else { return };
-        subscription.channel.metrics.subscriptions.dec();
-        let stream = subscription.channel.stream.clone();
-        if self.hub.release(&stream) {
-            self.errands.push_back(Errand::Ask(Request::Close { stream, shard: self.shard }));
-        }
-    }
-
-    /// Ends a subscription.
-    pub(super) fn leave(&mut self, at: usize, sub: usize) {
-        self.part(at, sub);
-        self.release(at, sub);
-        if let Some(write) = cursor_moved(&mut self.seats[at].session, sub) {
-            self.errands.push_back(Errand::StoreCursor(Box::new(write)));
-        }
-        self.seats[at].session.remove(sub);
-    }
-
-    /// Lets a subscription read on where it has room.
-    pub(super) fn pursue(&mut self, at: usize, sub: usize) {
-        let seat = &mut self.seats[at];
-        let room = seat.room();
-        seat.held |= room == 0;
-        let Some(subscription) = seat.session.sub_mut(sub) else { return };
-        let position = self.hub.get(&subscription.channel.stream).and_then(HubChannel::position);
-        if let Some(position) = position {
-            subscription.pursue(sub, position, room, &mut self.fx);
-        }
-    }
-
-    /// Asks the feed for a page that a subscription wants, unless somebody here waits for it already.
-    pub(super) fn read(&mut self, at: usize, sub: usize, after: Offset) {
-        let Some(subscription) = self.seats[at].session.sub(sub) else { return };
-        let stream = subscription.channel.stream.clone();
-        let member = Member { seat: at as u32, sub: sub as u32 };
-        if self.hub.wait_for_page(&stream, after, member) {
-            self.errands.push_back(Errand::Ask(Request::Read { stream, after, shard: self.shard }));
-        }
-    }
-
-    // ---- deliveries ----------------------------------------------------------------------------
-
-    /// Takes what the feed sent.
-    pub(super) fn on_delivery(&mut self, delivery: Delivery) {
-        match delivery {
-            Delivery::Live(batch) => self.on_live(&batch),
-            Delivery::Opened { stream, tail: Ok(tail) } => {
-                let Some(held) = self.hub.get_mut(&stream) else { return };
-                held.open = Some(tail);
-                let members = held.members.clone();
-                self.each_member(&stream, &members, |state, at, sub| {
-                    let subscription = state.seats[at].session.sub_mut(sub).expect("each_member found it");
-                    subscription.on_open(sub, &tail, &mut state.fx);
-                    // A channel that was left and joined again meanwhile is opened twice; what came
-                    // between the two was offered to nobody here.
-                    subscription.on_lagged();
-                    state.pursue(at, sub);
-                    state.perform(at, None);
-                });
-            }
-            Delivery::Opened { stream, tail: Err(error) } => self.refuse_members(&stream, &error.to_string()),
-            Delivery::Page { stream, after, batch } => {
-                let waiting = self.hub.page_came(&stream, after);
-                match batch {
-                    Ok(batch) => self.on_page(after, &batch, &waiting),
-                    Err(error) => self.refuse_members(&stream, &error.to_string()),
-                }
-            }
-            Delivery::Lagged { stream, until, epoch } => {
-                let Some(held) = self.hub.get_mut(&stream) else { return };
-                // Without this everybody would stand at the channel's end and read nothing.
-                held.advance(until, epoch);
-                let members = held.members.clone();
-                self.each_member(&stream, &members, |state, at, sub| {
-                    let subscription = state.seats[at].session.sub_mut(sub).expect("each_member found it");
-                    subscription.on_lagged();
-                    state.pursue(at, sub);
-                    state.perform(at, None);
-                });
-            }
-        }
-    }
-
-    /// The walk over the subscribers: nothing here allocates, encodes or locks once a subscriber.
-    fn on_live(&mut self, batch: &Arc<Batch>) {
-        let Some(held) = self.hub.get_mut(&batch.stream) else { return };
-        held.advance(batch.until, batch.epoch);
-        let channel = held.channel.clone();
-        let now = self.now();
-        let delay = now.clock_ms.saturating_sub(batch.until.ms);
-        if !batch.items.is_empty() {
-            channel.metrics.delivery_delay.observe(Duration::from_millis(delay));
-        }
-        let mut shared =
-            Shared { batch, channel: &channel, frames: SharedFrames::default(), sent: 0, bytes: 0 };
-        let mut place = 0;
-        // By place, for effects may end a session and with it change the list.
-        while let Some(member) = self.hub.get(&batch.stream).and_then(|held| held.members.get(place)).copied()
-        {
-            self.offer(member, &mut shared, now);
-            let same = self.hub.get(&batch.stream).and_then(|held| held.members.get(place)) == Some(&member);
-            place += usize::from(same);
-        }
-        shared.count();
-    }
-
-    fn offer(&mut self, member: Member, shared: &mut Shared<'_>, now: Now) {
-        let (at, sub) = (member.seat as usize, member.sub as usize);
-        let Some(seat) = self.seats.get_mut(at) else { return };
-        let moment = Moment { now: now.instant, clock_ms: now.clock_ms, room: seat.room() };
-        let Some(subscription) = seat.session.sub_mut(sub) else { return };
-        subscription.on_live(sub, shared.batch, moment, &mut self.fx);
-        let due = subscription.due_soon(now.instant);
-        if !subscription.is_live() {
-            self.pursue(at, sub);
-        }
-        if let Some(due) = due {
-            self.schedule_by(at, due);
-        }
-        self.perform(at, Some(shared));
-    }
-
-    /// A page came for those who wait for it.
-    fn on_page(&mut self, after: Offset, batch: &Arc<Batch>, waiting: &[Member]) {
-        let Some(held) = self.hub.get(&batch.stream) else { return };
-        let channel = held.channel.clone();
-        let now = self.now();
-        let mut shared =
-            Shared { batch, channel: &channel, frames: SharedFrames::default(), sent: 0, bytes: 0 };
-        self.each_member(&batch.stream, waiting, |state, at, sub| {
-            let moment = Moment { now: now.instant, clock_ms: now.clock_ms, room: state.seats[at].room() };
-            let subscription = state.seats[at].session.sub_mut(sub).expect("each_member found it");
-            subscription.on_page(sub, after, batch, moment, &mut state.fx);
-            let due = subscription.due_soon(now.instant);
-            state.pursue(at, sub);
-            if let Some(due) = due {
-                state.schedule_by(at, due);
-            }
-            state.perform(at, Some(&mut shared));
-        });
-        shared.count();
-    }
-
-    /// A channel that cannot be read: whoever waits for it is told, and is subscribed no longer.
-    fn refuse_members(&mut self, stream: &StreamKey, why: &str) {
-        let Some(held) = self.hub.get(stream) else { return };
-        let members = held.members.clone();
-        self.hub.refused(stream);
-        self.each_member(stream, &members, |state, at, sub| {
-            let subscription = state.seats[at].session.sub(sub).expect("each_member found it");
-            let message = format!("{} cannot be read: {why}", subscription.channel.name).into();
-            let (id, code) = (subscription.waiting_request(), ErrorCode::Unavailable);
-            state.send(at, &ServerFrame::Error { id, code, message });
-            state.leave(at, sub);
-        });
-    }
-
-    /// Calls for those members that still are subscribed to the channel. The list is a copy: what is
-    /// called may change the hub's.
-    fn each_member(
-        &mut self,
-        stream: &StreamKey,
-        members: &[Member],
-        mut call: impl FnMut(&mut Self, usize, usize),
-    ) {
-        for member in members {
-            let (at, sub) = (member.seat as usize, member.sub as usize);
-            let subscription = self.seats.get(at).and_then(|seat| seat.session.sub(sub));
-            if subscription.is_some_and(|subscription| subscription.channel.stream == *stream) {
-                call(self, at, sub);
-            }
-        }
-    }
-
-    // ---- the client ----------------------------------------------------------------------------
+    // ---- the client ----------------------------------------------------------------------------------
 
     /// Takes a frame of the client.
     pub(super) fn on_frame(&mut self, at: usize, frame: ClientFrame) {
@@ -464,87 +281,7 @@ impl State {
         }
     }
 
-    // ---- time ----------------------------------------------------------------------------------
-
-    /// When something is due.
-    pub(super) fn next_time(&self) -> Option<Instant> {
-        self.agenda.peek().map(|Reverse((due, ..))| *due)
-    }
-
-    /// Does what is due.
-    pub(super) fn on_time(&mut self, now: Instant) {
-        while let Some(Reverse((due, seat, stamp))) =
-            self.agenda.peek().copied().filter(|Reverse(at)| at.0 <= now)
-        {
-            self.agenda.pop();
-            if let Some(at) =
-                self.at(Place { seat, stamp }).filter(|at| self.seats[*at].scheduled == Some(due))
-            {
-                self.seats[at].scheduled = None;
-                self.on_seat_time(at, now);
-            }
-        }
-    }
-
-    fn on_seat_time(&mut self, at: usize, now: Instant) {
-        let seat = &mut self.seats[at];
-        if seat.link.is_none() {
-            if seat.expires.is_some_and(|expires| expires <= now) {
-                return self.end(at, CloseReason::ClientGone);
-            }
-            return self.schedule(at);
-        }
-        if seat.session.identity.expires_ms.is_some_and(|expires| expires <= self.clock.now_ms()) {
-            return self.close(at, CloseReason::TokenExpired, "the token expired and was not refreshed");
-        }
-        let heard = seat.heard(now);
-        seat.session.on_time(now, heard, &mut self.fx);
-        let beat = seat.link.as_mut().map_or(Beat::Nothing, |link| link.beat.on_time(now, heard));
-        let place = self.place(at);
-        // Before anything can end the session: what it asked for must not be left to the next one.
-        self.perform(at, None);
-        if self.at(place).is_none() {
-            return;
-        }
-        match beat {
-            Beat::Nothing => {}
-            Beat::Lost => return self.close(at, CloseReason::HeartbeatLost, "a heartbeat was not answered"),
-            Beat::Ping => {
-                self.scratch.clear();
-                encode::ping(&[], &mut self.scratch);
-                let ping = Frame::new(&self.scratch);
-                self.seats[at].push(ping);
-                self.touch(at);
-            }
-        }
-        self.schedule(at);
-    }
-
-    /// Puts the seat on the agenda for its next time, unless it is there early enough.
-    pub(super) fn schedule(&mut self, at: usize) {
-        let seat = &mut self.seats[at];
-        let token_ends = seat.session.identity.expires_ms.filter(|_| seat.link.is_some()).map(|expires| {
-            let left = expires.saturating_sub(self.clock.now_ms());
-            Instant::now() + Duration::from_millis(left)
-        });
-        let Some(due) = seat.next_time(token_ends) else { return };
-        self.schedule_by(at, due);
-    }
-
-    /// Sees to it that the seat's time comes no later than this.
-    pub(super) fn schedule_by(&mut self, at: usize, due: Instant) {
-        let seat = &mut self.seats[at];
-        if seat.scheduled.is_none_or(|scheduled| due < scheduled) {
-            seat.scheduled = Some(due);
-            self.agenda.push(Reverse((due, at, seat.stamp)));
-        }
-    }
-
-    fn now(&self) -> Now {
-        Now { instant: Instant::now(), clock_ms: self.clock.now_ms() }
-    }
-
-    // ---- sockets and cursors -------------------------------------------------------------------
+    // ---- sockets and cursors -------------------------------------------------------------------------
 
     /// Puts a seat on the list of those to flush.
     pub(super) fn touch(&mut self, at: usize) {
@@ -665,23 +402,6 @@ impl State {
             }
         }
         places
-    }
-}
-
-/// What the walk over the subscribers of one batch shares.
-pub(super) struct Shared<'a> {
-    pub(super) batch: &'a Batch,
-    pub(super) channel: &'a Channel,
-    pub(super) frames: SharedFrames,
-    /// Messages and payload bytes queued, counted once a batch.
-    pub(super) sent: u64,
-    pub(super) bytes: u64,
-}
-
-impl Shared<'_> {
-    fn count(&self) {
-        self.channel.metrics.messages_delivered.inc_by(self.sent);
-        self.channel.metrics.message_bytes_delivered.inc_by(self.bytes);
     }
 }
 

@@ -1,0 +1,81 @@
+//! Subscriptions join and leave their channels.
+
+use super::super::errands::{Errand, cursor_moved};
+use super::super::hub::{HubChannel, Member};
+use super::State;
+use crate::delivery::Request;
+use crate::domain::Offset;
+
+impl State {
+    /// A subscription takes part in its channel; it goes on at once where that is open.
+    pub(in crate::shard) fn join(&mut self, at: usize, sub: usize) {
+        let Some(subscription) = self.seats[at].session.sub_mut(sub) else { return };
+        let channel = subscription.channel.clone();
+        channel.metrics.subscriptions.inc();
+        if self.hub.hold(&channel) {
+            let request = Request::Open { channel: channel.clone(), shard: self.shard };
+            self.errands.push_back(Errand::Ask(request));
+        }
+        let member = Member { seat: at as u32, sub: sub as u32 };
+        subscription.member = self.hub.join(&channel.stream, member);
+        if let Some(tail) = self.hub.get(&channel.stream).and_then(|held| held.open) {
+            subscription.on_open(sub, &tail, &mut self.fx);
+            self.pursue(at, sub);
+        }
+    }
+
+    /// Takes a subscription out of the walk over its channel's members.
+    pub(super) fn part(&mut self, at: usize, sub: usize) {
+        let Some(subscription) = self.seats[at].session.sub_mut(sub) else { return };
+        let place = std::mem::replace(&mut subscription.member, u32::MAX);
+        let stream = subscription.channel.stream.clone();
+        if let Some(moved) = self.hub.part(&stream, place) {
+            let seat = self.seats.get_mut(moved.seat as usize);
+            if let Some(other) = seat.and_then(|seat| seat.session.sub_mut(moved.sub as usize)) {
+                other.member = place;
+            }
+        }
+    }
+
+    /// A subscription keeps its channel open no longer.
+    pub(super) fn release(&mut self, at: usize, sub: usize) {
+        let Some(subscription) = self.seats[at].session.sub(sub) else { return };
+        subscription.channel.metrics.subscriptions.dec();
+        let stream = subscription.channel.stream.clone();
+        if self.hub.release(&stream) {
+            self.errands.push_back(Errand::Ask(Request::Close { stream, shard: self.shard }));
+        }
+    }
+
+    /// Ends a subscription.
+    pub(in crate::shard) fn leave(&mut self, at: usize, sub: usize) {
+        self.part(at, sub);
+        self.release(at, sub);
+        if let Some(write) = cursor_moved(&mut self.seats[at].session, sub) {
+            self.errands.push_back(Errand::StoreCursor(Box::new(write)));
+        }
+        self.seats[at].session.remove(sub);
+    }
+
+    /// Lets a subscription read on where it has room.
+    pub(in crate::shard) fn pursue(&mut self, at: usize, sub: usize) {
+        let seat = &mut self.seats[at];
+        let room = seat.room();
+        seat.held |= room == 0;
+        let Some(subscription) = seat.session.sub_mut(sub) else { return };
+        let position = self.hub.get(&subscription.channel.stream).and_then(HubChannel::position);
+        if let Some(position) = position {
+            subscription.pursue(sub, position, room, &mut self.fx);
+        }
+    }
+
+    /// Asks the feed for a page that a subscription wants, unless somebody here waits for it already.
+    pub(in crate::shard) fn read(&mut self, at: usize, sub: usize, after: Offset) {
+        let Some(subscription) = self.seats[at].session.sub(sub) else { return };
+        let stream = subscription.channel.stream.clone();
+        let member = Member { seat: at as u32, sub: sub as u32 };
+        if self.hub.wait_for_page(&stream, after, member) {
+            self.errands.push_back(Errand::Ask(Request::Read { stream, after, shard: self.shard }));
+        }
+    }
+}
