@@ -187,7 +187,7 @@ mod tests {
     type Received = (String, String, Vec<u8>);
 
     /// Takes one HTTP/1.1 request after another on a connection and answers 200.
-    fn serve(mut stream: TcpStream, to: &mpsc::Sender<Received>) -> Option<()> {
+    fn serve(mut stream: TcpStream, to: &mpsc::SyncSender<Received>) -> Option<()> {
         let mut bytes = Vec::new();
         loop {
             let end = loop {
@@ -222,7 +222,7 @@ mod tests {
     fn collector() -> (String, mpsc::Receiver<Received>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}/", listener.local_addr().unwrap());
-        let (to, received) = mpsc::channel();
+        let (to, received) = mpsc::sync_channel(64);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let to = to.clone();

@@ -1,51 +1,18 @@
 //! The RESP listener answers as Redis does, and real clients work with it.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tidegate::api::resp::{Options, serve};
 use tidegate::backbone::embedded::Embedded;
 use tidegate::backbone::resp::{Limits, ReplyDecoder, Value, encode_request};
+use tidegate_support::redis::RedisServer;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-
-/// A `redis-server` of this test's own, without persistence, killed with it.
-struct Redis {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Redis {
-    fn start() -> Self {
-        // The port is free when asked; a stranger who takes it meanwhile fails the test loudly.
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no"])
-            .current_dir(std::env::temp_dir())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server does not start; install it: apt-get install redis-server");
-        let redis = Self { child, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(redis.address).is_err() {
-            assert!(Instant::now() < deadline, "redis-server does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        redis
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// The listener on a free port.
 struct Listener {
@@ -173,8 +140,8 @@ fn differences(redis: SocketAddr, ours: SocketAddr, commands: &[&str]) -> Vec<St
 }
 
 async fn compare(commands: &'static [&'static str]) {
-    let (redis, listener) = (Redis::start(), Listener::start().await);
-    let (theirs, ours) = (redis.address, listener.address);
+    let (redis, listener) = (RedisServer::start(&[]).await.unwrap(), Listener::start().await);
+    let (theirs, ours) = (SocketAddr::from((Ipv4Addr::LOCALHOST, redis.port())), listener.address);
     for hello in ["HELLO 2", "HELLO 3"] {
         let all = [&[hello, "DEL s t u v"], commands].concat();
         let found = tokio::task::spawn_blocking(move || differences(theirs, ours, &all)).await.unwrap();
@@ -184,6 +151,7 @@ async fn compare(commands: &'static [&'static str]) {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "a list of commands")]
 async fn entries_are_added_read_and_trimmed_as_in_redis() {
     compare(&[
         "TYPE s",
@@ -275,6 +243,7 @@ async fn entries_are_added_read_and_trimmed_as_in_redis() {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "a list of commands")]
 async fn positions_are_read_on_from_as_in_redis() {
     compare(&[
         "XADD s 1-1 a b",
@@ -356,6 +325,7 @@ async fn positions_are_read_on_from_as_in_redis() {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "a list of commands")]
 async fn groups_share_entries_as_in_redis() {
     compare(&[
         "XGROUP CREATE s g 0",

@@ -19,6 +19,7 @@ fn plain(text: &'static str) -> Payload {
     Payload { data: Bytes::from(text), json_scalar: false }
 }
 
+#[allow(clippy::too_many_lines, reason = "a table")]
 pub(super) fn client_frames() -> Vec<(Value, ClientFrame)> {
     let room = || channel("room:1");
     let epoch = Epoch(0xab);

@@ -47,6 +47,7 @@ fn publication() -> Publication {
 }
 
 /// Server frames and how they stand in JSON; in CBOR the same but for `enc`.
+#[allow(clippy::too_many_lines, reason = "a table")]
 pub(super) fn server_frames() -> Vec<(ServerFrame, Value)> {
     let (room, epoch) = (channel("room:1"), Epoch(0xab));
     let session = SessionId::from_bytes([7; 16]);

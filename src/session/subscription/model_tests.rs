@@ -311,6 +311,7 @@ impl World {
 
     // ---- steps -------------------------------------------------------------------------------------
 
+    #[allow(clippy::too_many_lines, reason = "one arm a step")]
     fn step(&mut self, step: &Step) {
         match step {
             Step::Publish { skipped, ttl_ms } => {
