@@ -1,6 +1,6 @@
 //! The backbone over a Redis or Valkey server: one master, Redis 6.2 or newer.
 //!
-//! Two connections: one for commands ([`connection`]), one that hears keyspace events ([`wakeups`]).
+//! Two connections: one for commands (`connection`), one that hears keyspace events (`wakeups`).
 //! Every command and every script touches one key. *Invariants*: the `redis` crate is used nowhere
 //! else; no await here is unbounded; the password of the URL reaches no log and no error.
 
