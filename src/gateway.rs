@@ -47,16 +47,16 @@ pub enum StartError {
         flag: &'static str,
     },
     /// The backbone cannot be used.
-    #[error("the backbone cannot be used: {0}")]
+    #[error("the backbone cannot be used; is the server of --redis running?")]
     Backbone(#[from] BackboneError),
     /// The cluster's secret is too weak.
-    #[error("the cluster's secret cannot be used: {0}")]
+    #[error("the cluster's secret cannot be used")]
     Secret(#[from] ShortSecret),
     /// Too few files may be open for the connections that are wanted.
     #[error(transparent)]
     Files(#[from] crate::config::TooFewFiles),
     /// The system refused something else.
-    #[error("the node cannot start: {0}")]
+    #[error("the node cannot start")]
     System(#[from] io::Error),
 }
 
