@@ -262,6 +262,7 @@ async fn a_node_stopped_past_its_lease_wakes_and_harms_nothing() {
         let last = cluster.backend.push("demo", "work:1", "both nodes").await?;
         ensure!(bob.message().await?.offset == last, "the woken node delivers");
         acknowledged = acknowledged.max(receive_until(&mut new, last).await?);
+        cluster.backend.await_cursor("tg:demo:cur:alice/phone", "work:1", acknowledged).await?;
         new.close().await?;
         let mut again = client(&cluster.nodes[0], &options).await?;
         let subscribed = again.subscribed("work:1").await?;

@@ -4,7 +4,7 @@ use anyhow::ensure;
 use serde_json::json;
 use tidegate_support::config::{NodeConfig, TenantConfig};
 use tidegate_support::offset::Offset;
-use tidegate_support::{eventually, proven};
+use tidegate_support::proven;
 
 use crate::harness::{Cluster, client, embedded, messages, offsets, silent, subscriber, texts, user};
 
@@ -142,7 +142,7 @@ async fn a_session_moves_to_another_node_with_its_cursors() {
         let pushed = cluster.backend.push_all("demo", "room:1", &texts(3)).await?;
         messages(&mut first, 3).await?;
         first.ack("room:1", pushed[0]).await?;
-        first.settle().await?;
+        cluster.backend.await_cursor("tg:demo:cur:alice/phone", "room:1", pushed[0]).await?;
         let resume = first.resume_token().to_owned();
         first.close().await?;
         let mut moved = client(&cluster.nodes[1], &options.resume(&resume)).await?;
@@ -206,17 +206,8 @@ async fn cursors_survive_kill_9_of_the_node() {
         let pushed = cluster.backend.push_all("demo", "room:1", &texts(4)).await?;
         messages(&mut first, 4).await?;
         first.ack("room:1", pushed[1]).await?;
-        first.settle().await?;
+        cluster.backend.await_cursor("tg:demo:cur:alice/phone", "room:1", pushed[1]).await?;
         let mut reader = cluster.backend.clone();
-        eventually("the cursor is flushed", || {
-            let mut reader = reader.clone();
-            let wanted = pushed[1].to_string();
-            async move {
-                let cursors = reader.command("HGETALL tg:demo:cur:alice/phone").await.ok()?;
-                format!("{cursors:?}").contains(&wanted).then_some(())
-            }
-        })
-        .await?;
         cluster.nodes[0].kill9().await?;
         let mut again = client(&cluster.nodes[1], &options).await?;
         let subscribed = again.subscribed("room:1").await?;

@@ -109,6 +109,22 @@ impl Backend {
         self.stream(&format!("tg:{tenant}:ch:{channel}")).await
     }
 
+    /// Waits until a device's cursor of a channel is stored at this offset: acks reach the backbone in
+    /// batches, and what was not flushed when a session goes elsewhere is delivered again there.
+    pub async fn await_cursor(&self, key: &str, channel: &str, offset: Offset) -> Result<()> {
+        let wanted = format!("{offset} ");
+        crate::eventually("the cursor is flushed", || {
+            let mut connection = self.connection.clone();
+            let (key, channel, wanted) = (key.to_owned(), channel.to_owned(), wanted.clone());
+            async move {
+                let stored: Option<String> =
+                    cmd("HGET").arg(key).arg(channel).query_async(&mut connection).await.ok()?;
+                stored?.starts_with(&wanted).then_some(())
+            }
+        })
+        .await
+    }
+
     /// Waits until a stream holds an entry like this.
     pub async fn await_entry(&mut self, key: &str, like: impl Fn(&Entry) -> bool) -> Result<Entry> {
         let deadline = tokio::time::Instant::now() + DEADLINE;
