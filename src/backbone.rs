@@ -207,3 +207,9 @@ impl BackboneError {
         matches!(self, Self::Away(_) | Self::ReadOnly(_))
     }
 }
+
+/// The answer to a call that asked for one thing.
+pub fn one<T>(answers: Vec<Result<T, BackboneError>>) -> Result<T, BackboneError> {
+    let missing = || Err(BackboneError::Refused("the backbone gave no answer".to_owned()));
+    answers.into_iter().next().unwrap_or_else(missing)
+}

@@ -12,7 +12,7 @@ use super::Shard;
 use super::seat::Link;
 use super::state::Place;
 use crate::backbone::backoff::Backoff;
-use crate::backbone::{BackboneError, CursorWrite, Range, Stored};
+use crate::backbone::{BackboneError, CursorWrite, Range, Stored, one};
 use crate::delivery::Request;
 use crate::domain::{ChannelName, CloseReason, Offset, Publication, RawEntry, StreamKey};
 use crate::protocol::{ErrorCode, Payload, RequestId, ServerFrame};
@@ -457,11 +457,6 @@ fn unstored(session: &mut Session) -> Vec<(usize, CursorWrite)> {
         Some((at, CursorWrite { device, generation, channel, cursor }))
     });
     moved.collect()
-}
-
-fn one<T>(answers: Vec<Result<T, BackboneError>>) -> Result<T, BackboneError> {
-    let missing = || Err(BackboneError::Refused("the backbone gave no answer".to_owned()));
-    answers.into_iter().next().unwrap_or_else(missing)
 }
 
 fn appended_frame(id: RequestId, appended: Result<Offset, BackboneError>) -> ServerFrame {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Feed;
 use crate::backbone::backoff::Backoff;
-use crate::backbone::{Backbone, BackboneError, Page, Read, Tail, Trim};
+use crate::backbone::{Backbone, BackboneError, Page, Read, Tail, Trim, one};
 use crate::domain::StreamKey;
 use crate::telemetry::{Metrics, events};
 
@@ -117,9 +117,4 @@ impl Side {
 
 fn backoff() -> Backoff {
     Backoff::new(Duration::from_millis(100), Duration::from_secs(5))
-}
-
-fn one<T>(answers: Vec<Result<T, BackboneError>>) -> Result<T, BackboneError> {
-    let missing = || Err(BackboneError::Refused("the backbone gave no answer".to_owned()));
-    answers.into_iter().next().unwrap_or_else(missing)
 }
