@@ -40,8 +40,21 @@ pub trait Backbone: Send + Sync + 'static {
     /// exclusive, at most `range.limit`. The answer is in ascending order either way.
     async fn history(&self, stream: &StreamKey, range: Range) -> Result<Vec<RawEntry>, BackboneError>;
 
-    /// Adds an entry; the answer is its offset once it is in the log. With `dedupe`, an entry among
-    /// the last [`DEDUPE_WINDOW`] whose field `id` equals it answers instead of a second addition.
+    /// Adds entries, pipelined, one answer each, in order; two to one stream keep their order. The answer
+    /// is the entry's offset once it is in the log, or that of the entry which [`Once`] found there.
+    async fn append_all(&self, additions: &[Addition]) -> Vec<Result<Offset, BackboneError>> {
+        let mut answers = Vec::with_capacity(additions.len());
+        for Addition { stream, fields, once, .. } in additions {
+            let dedupe = once.as_ref().and_then(|once| match once {
+                Once::Id(id) => Some(&**id),
+                Once::Ingress(_) => None,
+            });
+            answers.push(self.append(stream, fields.clone(), dedupe).await);
+        }
+        answers
+    }
+
+    /// Adds one entry. With `dedupe` it is added [`Once::Id`].
     async fn append(
         &self,
         stream: &StreamKey,
@@ -49,8 +62,81 @@ pub trait Backbone: Send + Sync + 'static {
         dedupe: Option<&str>,
     ) -> Result<Offset, BackboneError>;
 
-    /// Trims streams by length and by age; one failing does not stop the others.
+    /// Trims streams by length, age and bytes; one failing does not stop the others.
     async fn trim(&self, trims: &[Trim]) -> Result<(), BackboneError>;
+
+    /// Removes entries; how many there were.
+    async fn remove(&self, _stream: &StreamKey, _offsets: &[Offset]) -> Result<u64, BackboneError> {
+        Err(BackboneError::Refused("not supported".into()))
+    }
+
+    /// Removes the streams among these that are empty and have no consumer group, each looked at again
+    /// in the moment of its removal; how many it were.
+    async fn remove_empty(&self, _streams: &[StreamKey]) -> Result<u64, BackboneError> {
+        Err(BackboneError::Refused("not supported".into()))
+    }
+
+    /// Some more of all streams whose keys begin with `prefix`, from `cursor`, 0 at first, and the
+    /// cursor to go on with, 0 at the end. A stream that is there from the first call to the last is
+    /// found at least once; one call costs the backbone about `effort` keys looked at.
+    async fn scan(
+        &self,
+        _prefix: &str,
+        _cursor: u64,
+        _effort: usize,
+    ) -> Result<(u64, Vec<StreamKey>), BackboneError> {
+        Err(BackboneError::Refused("not supported".into()))
+    }
+
+    /// How many nodes watch each stream, one answer each, in order; `None` where that cannot be told
+    /// (nodes that poll).
+    async fn watchers(&self, streams: &[StreamKey]) -> Vec<Result<Option<u64>, BackboneError>> {
+        streams.iter().map(|_| Ok(None)).collect()
+    }
+
+    /// Takes work of a group for one of its consumers: first what others were given and have not
+    /// [kept](Self::keep) for [`Take::idle`], then new entries. Group and stream are made where they are
+    /// missing, from the oldest entry on. Entries that were removed meanwhile are dropped from the group.
+    async fn take(&self, _take: &Take) -> Result<Vec<Work>, BackboneError> {
+        Err(BackboneError::Refused("not supported".into()))
+    }
+
+    /// Says that a consumer still works on these entries, and how often each was tried. The answer:
+    /// those that still are the consumer's; the others went to somebody else meanwhile.
+    async fn keep(
+        &self,
+        _group: &Group,
+        _consumer: &str,
+        _held: &[Held],
+    ) -> Result<Vec<Offset>, BackboneError> {
+        Err(BackboneError::Refused("not supported".into()))
+    }
+
+    /// Gives entries back that still are the consumer's: whoever takes next gets them.
+    async fn give_back(&self, _group: &Group, _consumer: &str, _held: &[Held]) -> Result<(), BackboneError> {
+        Err(BackboneError::Refused("not supported".into()))
+    }
+
+    /// Work is done: the entries leave the group and the stream. Done twice is done once.
+    async fn finish(&self, _group: &Group, _offsets: &[Offset]) -> Result<(), BackboneError> {
+        Err(BackboneError::Refused("not supported".into()))
+    }
+
+    /// Removes the group's consumers that hold nothing and were not seen for so long; how many.
+    async fn tidy(&self, _group: &Group, _idle: Duration) -> Result<u64, BackboneError> {
+        Err(BackboneError::Refused("not supported".into()))
+    }
+
+    /// Takes a lease or renews it: whether `holder` has it from now on for `ttl`. Leases of others end
+    /// by themselves.
+    async fn lease(&self, _key: &str, _holder: &str, _ttl: Duration) -> Result<bool, BackboneError> {
+        Err(BackboneError::Refused("not supported".into()))
+    }
+
+    /// Gives a lease up, if `holder` has it.
+    async fn release(&self, _key: &str, _holder: &str) -> Result<(), BackboneError> {
+        Err(BackboneError::Refused("not supported".into()))
+    }
 
     /// Begins a new generation of a device and returns it with the cursors stored so far. `ttl` is
     /// how long the cursors outlive their last write.
@@ -151,6 +237,72 @@ pub struct Range {
     pub limit: usize,
 }
 
+/// An entry to add.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addition {
+    /// Where.
+    pub stream: StreamKey,
+    /// Its fields.
+    pub fields: Vec<(Bytes, Bytes)>,
+    /// What keeps it from being added a second time.
+    pub once: Option<Once>,
+    /// Refused with [`BackboneError::Full`] where the stream has so many entries already.
+    pub refuse_at: Option<u64>,
+}
+
+/// By what an entry that was added before is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Once {
+    /// The same field `id` among the last [`DEDUPE_WINDOW`] entries.
+    Id(Box<str>),
+    /// The same field `in`, this ingress entry's offset, among the entries that are not older than it,
+    /// the last [`INGRESS_WINDOW`] of them.
+    Ingress(Offset),
+}
+
+/// How many entries of a target are looked at for those that an ingress entry brought.
+pub const INGRESS_WINDOW: usize = 10_000;
+
+/// A consumer group of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Group {
+    /// The stream.
+    pub stream: StreamKey,
+    /// The group's name.
+    pub name: &'static str,
+}
+
+/// Takes work of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Take {
+    /// The group.
+    pub group: Group,
+    /// For whom.
+    pub consumer: Box<str>,
+    /// At most so many entries.
+    pub count: usize,
+    /// How long another consumer may hold an entry without [keeping](Backbone::keep) it.
+    pub idle: Duration,
+}
+
+/// An entry that a consumer was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Work {
+    /// The entry.
+    pub entry: RawEntry,
+    /// How often it was tried, by what its last holder said.
+    pub attempts: u8,
+}
+
+/// An entry that a consumer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Which.
+    pub offset: Offset,
+    /// How often it was tried.
+    pub attempts: u8,
+}
+
 /// Trims one stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trim {
@@ -160,6 +312,8 @@ pub struct Trim {
     pub max_len: u64,
     /// Drop entries before this offset.
     pub min_offset: Offset,
+    /// Keep at most about so many bytes of the backbone's memory.
+    pub max_bytes: Option<u64>,
 }
 
 /// Stores one cursor.
@@ -196,6 +350,9 @@ pub enum BackboneError {
     /// The backbone takes no writes now: out of memory, read-only, loading, or short of replicas.
     #[error("the backbone takes no writes: {0}")]
     ReadOnly(String),
+    /// The stream holds as many entries as it may: publishing to a queue that is behind. Retry later.
+    #[error("the stream is full: {0} entries wait")]
+    Full(u64),
     /// It refused the command otherwise: rights, syntax, a value it does not take.
     #[error("the backbone refused: {0}")]
     Refused(String),
@@ -204,7 +361,7 @@ pub enum BackboneError {
 impl BackboneError {
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Away(_) | Self::ReadOnly(_))
+        matches!(self, Self::Away(_) | Self::ReadOnly(_) | Self::Full(_))
     }
 }
 

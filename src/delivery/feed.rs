@@ -485,7 +485,7 @@ impl Feed {
         let due = self.watched.iter_mut().filter_map(|(stream, watched)| {
             let keep = watched.channel.rules.retention;
             let min_offset = watched.open.as_mut()?.retained.trim(keep, now_ms)?;
-            Some(Trim { stream: stream.clone(), max_len: keep.max_len, min_offset })
+            Some(Trim { stream: stream.clone(), max_len: keep.max_len, min_offset, max_bytes: None })
         });
         let trims: Vec<_> = due.collect();
         if !trims.is_empty() {

@@ -32,6 +32,11 @@ impl StreamKey {
         Self(format!("tg:{tenant}:up").into())
     }
 
+    /// `tg:<tenant>:in`, entries for many targets.
+    pub fn ingress(tenant: &TenantId) -> Self {
+        Self(format!("tg:{tenant}:in").into())
+    }
+
     /// `tg:<tenant>:dlq`, dead letters.
     pub fn dead_letters(tenant: &TenantId) -> Self {
         Self(format!("tg:{tenant}:dlq").into())

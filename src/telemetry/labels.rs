@@ -180,6 +180,8 @@ labels! {
         WrongType = "wrong_type",
         /// It takes no writes now.
         ReadOnly = "read_only",
+        /// A stream has as many entries as it may.
+        Full = "full",
         /// It refused the command otherwise.
         Refused = "refused",
     }
@@ -191,6 +193,7 @@ impl From<&BackboneError> for BackboneFault {
             BackboneError::Away(_) => Self::Away,
             BackboneError::WrongType(_) => Self::WrongType,
             BackboneError::ReadOnly(_) => Self::ReadOnly,
+            BackboneError::Full(_) => Self::Full,
             BackboneError::Refused(_) => Self::Refused,
         }
     }

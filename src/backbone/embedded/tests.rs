@@ -89,7 +89,7 @@ async fn trimming_leaves_a_gap_and_the_tail() {
     let backbone = Embedded::new(Arc::default());
     let first = backbone.append(&key("s"), fields("a"), None).await.unwrap();
     let last = backbone.append(&key("s"), fields("b"), None).await.unwrap();
-    let trim = |max_len, min_offset| Trim { stream: key("s"), max_len, min_offset };
+    let trim = |max_len, min_offset| Trim { stream: key("s"), max_len, min_offset, max_bytes: None };
     backbone.trim(&[trim(9, Offset::ZERO), trim(1, Offset::ZERO)]).await.unwrap();
     assert!(!one(&backbone, read(Offset::ZERO)).await.whole);
     let known = Read { added: Some(1), ..read(first) };

@@ -48,7 +48,7 @@ pub(super) async fn trim(link: &Link, trims: &[Trim]) -> Result<(), BackboneErro
     let mut outcome = Ok(());
     for chunk in trims.chunks(CHUNK) {
         let mut pipe = redis::Pipeline::with_capacity(2 * chunk.len());
-        for Trim { stream, max_len, min_offset } in chunk {
+        for Trim { stream, max_len, min_offset, .. } in chunk {
             pipe.cmd("XTRIM").arg(stream.as_str()).arg("MAXLEN").arg("~").arg(*max_len);
             pipe.cmd("XTRIM").arg(stream.as_str()).arg("MINID").arg("~").arg(min_offset.to_string());
         }

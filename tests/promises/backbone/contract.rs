@@ -404,7 +404,12 @@ pub async fn trimming_bounds_length_and_age(subject: &Subject) {
     let (long, old, none) = (stream("long"), stream("old"), stream("nothing-to-trim"));
     let long_added = subject.add(&long, 1_000).await;
     let old_added = subject.add(&old, 1_000).await;
-    let trim = |stream: &StreamKey, max_len, min_offset| Trim { stream: stream.clone(), max_len, min_offset };
+    let trim = |stream: &StreamKey, max_len, min_offset| Trim {
+        stream: stream.clone(),
+        max_len,
+        min_offset,
+        max_bytes: None,
+    };
     let trims =
         [trim(&none, 1, Offset::ZERO), trim(&long, 300, Offset::ZERO), trim(&old, 1_000_000, old_added[700])];
     subject.backbone.trim(&trims).await.unwrap();
