@@ -1,9 +1,11 @@
 //! What a node serves beside its clients: publishing, the admin listener, and RESP for backends.
 
 pub mod admin;
+pub mod answer;
 #[cfg(test)]
 mod fake;
 pub mod health;
 pub mod metrics;
+pub mod openapi;
 pub mod publish;
 pub mod resp;

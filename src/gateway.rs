@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::admin::{self, Admin, AdminToken, Hosts};
 use crate::api::health::{Health, Lifecycle};
+use crate::api::publish::Publishing;
+use crate::api::publish::sends::Sends;
 use crate::api::resp;
 use crate::backbone::embedded::Embedded;
 use crate::backbone::redis::{RedisBackbone, RedisConfig};
@@ -81,6 +83,7 @@ pub struct Node {
     drain: CancellationToken,
     stop: CancellationToken,
     shards: Vec<ThreadHandle<io::Result<usize>>>,
+    sends: Sends,
     tasks: JoinSet<()>,
 }
 
@@ -159,6 +162,8 @@ impl Node {
         let admin_api = Admin { health, metrics: metrics.clone(), token, hosts };
         tasks.spawn(serve_admin(admin_listener, admin_api, stop.clone()));
 
+        let publishing = Publishing::new(config.node.id.clone(), contract.clone(), metrics.clone());
+        let sends = publishing.sends.clone();
         let env = Env {
             id: ShardId(0),
             node: config.node.id.clone(),
@@ -167,6 +172,7 @@ impl Node {
             directory,
             tenants: Arc::new(Tenants::from_config(config)),
             resume,
+            publishing,
             metrics,
             gate: Gate::new(limit.get()),
             page: page.map(|page| Bytes::from(page(&addresses))),
@@ -181,7 +187,7 @@ impl Node {
         lifecycle.send_replace(Lifecycle::Ready);
         events::node_ready(&config.node.id);
         let node = config.node.id.clone();
-        Ok(Self { addresses, node, backbone, lifecycle, record, drain, stop, shards, tasks })
+        Ok(Self { addresses, node, backbone, lifecycle, record, drain, stop, shards, sends, tasks })
     }
 
     /// Where it can be reached.
@@ -207,6 +213,7 @@ impl Node {
                 0
             }
         };
+        self.sends.finish(deadline.saturating_sub(began.elapsed())).await;
         self.stop.cancel();
         let tasks = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(TASKS_END, tasks).await.is_err() {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,14 +20,17 @@ pub(super) struct Fake {
     added: Mutex<Vec<(StreamKey, RawEntry)>>,
     ids: Mutex<HashMap<(StreamKey, String), Offset>>,
     away: AtomicBool,
-    in_flight: AtomicUsize,
-    pub(super) most_in_flight: AtomicUsize,
 }
 
 impl Fake {
     /// From now on nothing answers.
     pub(super) fn leave(&self) {
         self.away.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on everything answers again.
+    pub(super) fn come_back(&self) {
+        self.away.store(false, Ordering::Relaxed);
     }
 
     /// What was added to a channel of tenant `acme`, in order.
@@ -47,12 +50,9 @@ impl Backbone for Fake {
         fields: Vec<(Bytes, Bytes)>,
         dedupe: Option<&str>,
     ) -> Result<Offset, BackboneError> {
-        let now = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
-        self.most_in_flight.fetch_max(now, Ordering::Relaxed);
         for _ in 0..3 {
             tokio::task::yield_now().await;
         }
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
         if self.away.load(Ordering::Relaxed) {
             return Err(BackboneError::Away("connection refused".to_owned()));
         }

@@ -61,7 +61,7 @@ pub enum Command {
     /// Connect as a client and print the messages.
     #[command(after_help = CLIENT_EXAMPLES)]
     Client(ClientArgs),
-    /// Publish one message over HTTP.
+    /// Publish a message over HTTP, to one channel or to many.
     #[command(after_help = PUBLISH_EXAMPLES)]
     Publish(PublishArgs),
 }
@@ -266,11 +266,17 @@ Examples:
   tidegate publish --key demo-key --channel room:1 hello
   echo '{\"n\": 1}' | TIDEGATE_KEY=demo-key tidegate publish --channel room:1
   tidegate publish --key demo-key --channel room:1 --id order-17 --ttl-ms 60000 '{\"order\": 17}'
+  tidegate publish --key demo-key --channels users.txt --id tide-1 --pace 500 --file notice.json
+  tidegate publish --key demo-key --cloudevent --channel room:1 --file event.json
 
-Data that is a JSON object or array reaches clients as that, anything else as text.";
+Data that is a JSON object or array reaches clients as that, anything else as text. More than 1,000
+channels, or --pace, make it a send: its progress goes to standard error until it is done. With an --id
+it can be repeated, and no channel gets it twice.";
 
 /// What to publish, and where.
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
+#[command(group = ArgGroup::new("where").args(["channel", "channels", "cloudevent"]).required(true).multiple(true))]
 pub struct PublishArgs {
     /// The node.
     #[arg(long, env = "TIDEGATE_URL", default_value = DEFAULT_URL)]
@@ -281,11 +287,20 @@ pub struct PublishArgs {
     /// The tenant.
     #[arg(long, default_value = DEFAULT_TENANT)]
     pub tenant: TenantId,
-    /// The channel.
-    #[arg(long)]
-    pub channel: ChannelName,
+    /// A channel. May be repeated.
+    #[arg(long = "channel", value_name = "CHANNEL")]
+    pub channel: Vec<ChannelName>,
+    /// A file with more channels, one a line; - is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub channels: Option<PathBuf>,
     /// The payload [default: standard input].
     pub data: Option<String>,
+    /// A file with the payload; - is standard input.
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    pub file: Option<PathBuf>,
+    /// The payload is a CloudEvent in JSON. Without --channel it goes where its `channel` says.
+    #[arg(long, conflicts_with_all = ["id", "message_key", "ttl_ms", "spread_ms", "pace", "channels"])]
+    pub cloudevent: bool,
     /// Idempotency key: a second message with the same one, soon after, is not added.
     #[arg(long)]
     pub id: Option<String>,
@@ -295,7 +310,13 @@ pub struct PublishArgs {
     /// For how many milliseconds the message is worth delivering.
     #[arg(long, value_name = "MS")]
     pub ttl_ms: Option<u64>,
-    /// Print the answer as JSON.
+    /// Over how many milliseconds the message's delivery is spread.
+    #[arg(long, value_name = "MS")]
+    pub spread_ms: Option<u64>,
+    /// Channels a second: it is carried out in the background of the node, at this pace.
+    #[arg(long, value_name = "N")]
+    pub pace: Option<u32>,
+    /// Print the node's last answer as JSON.
     #[arg(long)]
     pub json: bool,
 }

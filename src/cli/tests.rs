@@ -65,6 +65,8 @@ fn misuse_is_told_with_exit_code_2() {
         ("tidegate client --ack --withhold", "cannot be used with"),
         ("tidegate client --since now", "--since"),
         ("tidegate publish --key k hello", "--channel"),
+        ("tidegate publish --key k --channel room:1 --cloudevent --id x", "cannot be used with"),
+        ("tidegate publish --key k --channel room:1 --file x hello", "cannot be used with"),
     ] {
         let (text, code) = misuse(line);
         assert!(text.contains(says) && code == 2, "{line}: {code}\n{text}");

@@ -125,6 +125,42 @@ pub fn published(
     }
 }
 
+/// A request to publish was refused as a whole; `targets` is how many it had, 1 where nobody looked.
+pub fn publish_refused(
+    metrics: &TenantMetrics,
+    tenant: &TenantId,
+    outcome: PublishOutcome,
+    targets: u64,
+    why: &dyn Display,
+) {
+    metrics.publishes.of(Via::Http).of(outcome).inc_by(targets);
+    tracing::debug!(%tenant, outcome = outcome.word(), targets, %why, "publish request refused");
+}
+
+/// A wide send began.
+pub fn send_started(metrics: &TenantMetrics, tenant: &TenantId, send: &str, targets: usize, pace_per_s: u32) {
+    metrics.sends_running.inc();
+    tracing::debug!(%tenant, send, targets, pace_per_s, "send started");
+}
+
+/// A wide send that [started](send_started) has come to its end; `left` targets were not tried.
+pub fn send_ended(
+    metrics: &TenantMetrics,
+    tenant: &TenantId,
+    send: &str,
+    state: &'static str,
+    added: usize,
+    failed: usize,
+    left: usize,
+) {
+    metrics.sends_running.dec();
+    if left == 0 && failed == 0 {
+        tracing::debug!(%tenant, send, state, added, "send ended");
+    } else {
+        tracing::warn!(%tenant, send, state, added, failed, left, "send ended, not every target has its message");
+    }
+}
+
 /// A batch of cursor writes came to its end.
 pub fn cursors_written(metrics: &NodeMetrics, outcome: CursorWriteOutcome, count: u64) {
     metrics.cursor_writes.of(outcome).inc_by(count);

@@ -172,6 +172,8 @@ families! {
         |m, out| out.tenants_labelled(m, "reason", |t| &t.entries_skipped);
     Counter "publishes" "Publications, once a target channel"
         |m, out| out.publishes(m);
+    Gauge "sends_running" "Wide sends over HTTP that run"
+        |m, out| out.tenants(m, |t| &t.sends_running);
     Histogram "delivery_delay_seconds" "From an entry's offset to its fan-out, once a batch"
         |m, out| out.tenants(m, |t| &t.delivery_delay);
     Counter "feed_read_entries" "Entries the feed read"

@@ -156,6 +156,8 @@ labels! {
         Invalid = "invalid",
         /// Rules do not allow it.
         Refused = "refused",
+        /// It came faster than the tenant may publish, or while too many others were in flight.
+        Limited = "limited",
         /// The backbone is away or takes no writes.
         Unavailable = "unavailable",
         /// The backbone answered with another error.

@@ -120,6 +120,8 @@ pub struct TenantMetrics {
     pub entries_skipped: Labelled<Skip, Counter>,
     /// Publications, once a target channel.
     pub publishes: Labelled<Via, Labelled<PublishOutcome, Counter>>,
+    /// Sends over HTTP that run.
+    pub sends_running: Gauge,
     /// From an entry's offset to its fan-out, once a batch.
     pub delivery_delay: Histogram,
 }
@@ -142,6 +144,7 @@ impl Default for TenantMetrics {
             dead_letters: Labelled::default(),
             entries_skipped: Labelled::default(),
             publishes: Labelled::default(),
+            sends_running: Gauge::default(),
             delivery_delay: Histogram::new(DELAY_BOUNDS),
         }
     }
