@@ -33,7 +33,7 @@ use crate::tenants::Tenant;
 mod job;
 mod run;
 
-use job::{Job, State};
+use job::Job;
 
 /// How long a send can be looked at once it has ended.
 const KEPT: Duration = Duration::from_secs(600);

@@ -60,8 +60,7 @@ impl Run<'_> {
         let (shared, pace) = (&self.sends.0, self.job.pace_per_s());
         let (own, tenant) = (Rate::default(), shared.quotas.of(&self.tenant.id));
         let size = CHUNK.min((pace / CHUNKS_A_SECOND).max(1) as usize);
-        let mut targets =
-            messages.iter().flat_map(|ready| ready.channels.iter().map(move |channel| (ready, &**channel)));
+        let mut targets = Targets { messages, at: (0, 0) };
         loop {
             let chunk: Vec<(&Ready, &str)> = targets.by_ref().take(size).collect();
             if chunk.is_empty() {
@@ -122,6 +121,30 @@ impl Run<'_> {
             biased;
             () = self.job.cancelled() => Err(Cancelled),
             () = sleep(wait) => Ok(()),
+        }
+    }
+}
+
+/// Every channel of every message, in order.
+struct Targets<'a> {
+    messages: &'a [Ready],
+    /// Places of the next message and channel.
+    at: (usize, usize),
+}
+
+impl<'a> Iterator for Targets<'a> {
+    type Item = (&'a Ready, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let ready = self.messages.get(self.at.0)?;
+            match ready.channels.get(self.at.1) {
+                Some(channel) => {
+                    self.at.1 += 1;
+                    return Some((ready, channel));
+                }
+                None => self.at = (self.at.0 + 1, 0),
+            }
         }
     }
 }
