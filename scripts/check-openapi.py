@@ -22,8 +22,8 @@ KEY = "demo-key"
 # What is checked of each answer. Whether wrong requests are refused is for tests that know the rules: the
 # document does not say which namespaces a tenant has.
 CHECKS = ["not_a_server_error", "status_code_conformance", "content_type_conformance",
-          "response_headers_conformance", "response_schema_conformance", "unsupported_method"]
-EXAMPLES = 60
+          "response_headers_conformance", "response_schema_conformance", "unsupported_method", "ignored_auth"]
+EXAMPLES = 120
 PATIENCE_S = 150
 
 

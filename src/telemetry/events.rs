@@ -143,7 +143,8 @@ pub fn send_started(metrics: &TenantMetrics, tenant: &TenantId, send: &str, targ
     tracing::debug!(%tenant, send, targets, pace_per_s, "send started");
 }
 
-/// A wide send that [started](send_started) has come to its end; `left` targets were not tried.
+/// A wide send that [started](send_started) has come to its end; `left` targets were not tried, because
+/// it was cancelled or because the node went away.
 pub fn send_ended(
     metrics: &TenantMetrics,
     tenant: &TenantId,
@@ -154,10 +155,10 @@ pub fn send_ended(
     left: usize,
 ) {
     metrics.sends_running.dec();
-    if left == 0 && failed == 0 {
-        tracing::debug!(%tenant, send, state, added, "send ended");
+    if left == 0 || state == "cancelled" {
+        tracing::debug!(%tenant, send, state, added, failed, left, "send ended");
     } else {
-        tracing::warn!(%tenant, send, state, added, failed, left, "send ended, not every target has its message");
+        tracing::warn!(%tenant, send, state, added, failed, left, "send cut, some targets were not tried");
     }
 }
 
