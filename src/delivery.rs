@@ -4,6 +4,7 @@
 //! page cache only spare reads. Nothing here knows a session or a socket.
 
 pub mod batch;
+pub mod dead_letters;
 pub mod feed;
 mod outlet;
 mod pages;

@@ -14,6 +14,7 @@ use super::state::Place;
 use crate::backbone::backoff::Backoff;
 use crate::backbone::{BackboneError, CursorWrite, Range, Stored, one};
 use crate::delivery::Request;
+use crate::delivery::dead_letters::{DeadLetter, Reason};
 use crate::domain::{ChannelName, CloseReason, Offset, Publication, RawEntry, StreamKey};
 use crate::protocol::{ErrorCode, Payload, RequestId, ServerFrame};
 use crate::session::Session;
@@ -270,9 +271,11 @@ impl Shard {
             }
         }
         let outcome = if self.may_bury() {
-            let fields = dead_letter(&channel.name, message, user, device, attempts);
-            let written =
-                self.env.backbone.append(&StreamKey::dead_letters(&channel.tenant), fields, None).await;
+            let letter = DeadLetter::of(&channel.name, message, Reason::Attempts)
+                .for_user(&user, device.as_deref())
+                .after_attempts(attempts)
+                .into_addition(&channel.tenant, None);
+            let written = one(self.env.backbone.append_all(&[letter]).await);
             if written.is_ok() { DeadLetterOutcome::Stored } else { DeadLetterOutcome::Failed }
         } else {
             DeadLetterOutcome::Dropped
@@ -409,26 +412,6 @@ fn from_client(payload: Payload) -> Publication {
 fn visible(entry: &RawEntry, max_payload: usize, clock_ms: u64) -> Option<Arc<Publication>> {
     let message = Publication::from_entry(entry, max_payload).ok()?;
     (!message.is_expired(clock_ms)).then(|| Arc::new(message))
-}
-
-fn dead_letter(
-    channel: &ChannelName,
-    message: &Publication,
-    user: String,
-    device: Option<String>,
-    attempts: u8,
-) -> Vec<(Bytes, Bytes)> {
-    let field = |name: &'static str, value: String| (Bytes::from_static(name.as_bytes()), Bytes::from(value));
-    let mut fields = vec![
-        field("channel", channel.to_string()),
-        field("offset", message.offset.to_string()),
-        field("user", user),
-        field("reason", "attempts".to_owned()),
-        field("attempts", attempts.to_string()),
-    ];
-    fields.extend(device.map(|device| field("device", device)));
-    fields.push((Bytes::from_static(b"data"), message.data.clone()));
-    fields
 }
 
 fn cursor_write(session: &Session, sub: usize) -> Option<CursorWrite> {

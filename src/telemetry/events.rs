@@ -79,7 +79,7 @@ pub fn gap(metrics: &TenantMetrics, tenant: &TenantId, channel: &ChannelName, af
 pub fn dead_letter(
     metrics: &TenantMetrics,
     tenant: &TenantId,
-    channel: &ChannelName,
+    channel: &dyn Display,
     offset: Offset,
     outcome: DeadLetterOutcome,
 ) {
