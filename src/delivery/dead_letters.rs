@@ -124,6 +124,16 @@ impl Letter {
         self.entry.offset
     }
 
+    /// All fields, names and values.
+    pub fn all(&self) -> &[(Bytes, Bytes)] {
+        &self.entry.fields
+    }
+
+    /// How much it holds.
+    pub fn bytes(&self) -> usize {
+        self.entry.fields.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
     /// A field's value.
     pub fn get(&self, name: &str) -> Option<&Bytes> {
         self.entry.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value)
