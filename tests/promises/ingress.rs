@@ -143,7 +143,8 @@ async fn targets_come_once_each_and_channels_keep_their_order() {
 #[tokio::test]
 async fn what_makes_no_sense_is_a_dead_letter_and_the_rest_goes_on() {
     proven(async {
-        over_both(|_node, mut backend| async move {
+        over_both(|node, mut backend| async move {
+            let _running = node;
             // The embedded backbone holds nothing but streams, and does not know the command.
             let is_redis = backend.run(&[b"SET", b"tg:demo:ch:room:string", b"no stream"]).await.is_ok();
             let many = vec!["room:1"; 10_001].join(",");
@@ -392,15 +393,16 @@ async fn dead_letters_are_listed_sent_again_and_purged() {
         backend.push_in("demo", "room:1,user:alice", "again").await?;
         backend.push_in("demo", "nowhere:1", "never").await?;
         let written = letters(&mut backend, 2).await?;
+        let letter = written.iter().find(|letter| letter.text("reason") == "wrong_type");
+        let offset = letter.context("the key holds no stream")?.offset.to_string();
         let (list, code) = dlq(&node, &["list", "--json", "--reason", "wrong_type"]).await?;
         let list: Value = serde_json::from_str(&list)?;
         let found = &list["letters"];
         ensure!(code == 0 && found.as_array().is_some_and(|found| found.len() == 1), "{list}");
-        ensure!(found[0]["offset"] == written[0].offset.to_string() && found[0]["data"] == "again", "{list}");
+        ensure!(found[0]["offset"] == offset && found[0]["data"] == "again", "{list}");
         let (lines, _) = dlq(&node, &["list"]).await?;
         ensure!(lines.contains("wrong_type") && lines.contains("unknown_namespace"), "{lines}");
 
-        let offset = written[0].offset.to_string();
         let (_, code) = dlq(&node, &["retry", "--offset", &offset]).await?;
         ensure!(code == 1, "the key still holds no stream");
         letters(&mut backend, 2).await?;
@@ -485,8 +487,8 @@ async fn all_letters_go_again_once_each_and_keep_what_they_are() {
 #[tokio::test]
 async fn what_a_device_gave_up_comes_again() {
     proven(async {
-        let impatient = NodeConfig::demo().limit("ack_timeout_ms", 500).limit("attempts", 1);
-        let impatient = impatient.limit("ping_ms", 500).limit("ping_min_ms", 100);
+        let impatient = NodeConfig::demo().limit("ack_timeout_ms", 1_500).limit("attempts", 1);
+        let impatient = impatient.limit("ping_ms", 1_000).limit("ping_min_ms", 1_000);
         let (node, mut backend) = embedded(impatient).await?;
         let options = user("alice").device("phone").ack("work:1");
         let mut alice = crate::harness::client(&node, &options).await?;
