@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod answer;
+pub mod dead_letters;
 #[cfg(test)]
 mod fake;
 pub mod health;

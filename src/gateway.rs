@@ -24,7 +24,7 @@ use crate::backbone::redis::{RedisBackbone, RedisConfig};
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError};
 use crate::config::{BackboneConfig, Config, Wake, connection_limit, raise_file_limit};
-use crate::delivery::{Delivery, Feed, FeedOptions, ShardId};
+use crate::delivery::{Delivery, Feed, FeedOptions, Ingress, IngressOptions, ShardId};
 use crate::directory::{Directory, Order};
 use crate::domain::NodeId;
 use crate::domain::keys::SECRET_KEY;
@@ -149,7 +149,7 @@ impl Node {
         let (to_orders, orders): (Vec<_>, Vec<_>) =
             (0..count).map(|_| mpsc::channel::<Order<Session>>(ORDER_QUEUE)).unzip();
         let (feed, task) =
-            Feed::spawn(contract.clone(), dirty, metrics.clone(), options, to_shards, stop.clone());
+            Feed::spawn(contract.clone(), dirty.clone(), metrics.clone(), options, to_shards, stop.clone());
         own(&mut tasks, task);
         let (directory, task) = Directory::spawn(to_orders, stop.clone());
         own(&mut tasks, task);
@@ -164,13 +164,24 @@ impl Node {
 
         let publishing = Publishing::new(config.node.id.clone(), contract.clone(), metrics.clone());
         let sends = publishing.sends.clone();
+        let tenants = Arc::new(Tenants::from_config(config));
+        let ingress = Ingress {
+            backbone: contract.clone(),
+            dirty,
+            tenants: tenants.clone(),
+            metrics: metrics.clone(),
+            node: config.node.id.clone(),
+            options: IngressOptions::default(),
+        };
+        own(&mut tasks, ingress.spawn(drain.clone()));
+
         let env = Env {
             id: ShardId(0),
             node: config.node.id.clone(),
             backbone: contract,
             feed,
             directory,
-            tenants: Arc::new(Tenants::from_config(config)),
+            tenants,
             resume,
             publishing,
             metrics,
