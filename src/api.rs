@@ -7,3 +7,4 @@ pub mod health;
 pub mod metrics;
 pub mod publish;
 pub mod resp;
+pub mod sessions;

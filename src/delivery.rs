@@ -8,7 +8,9 @@ pub mod feed;
 mod outlet;
 mod pages;
 mod ring;
+pub mod upstream;
 
 pub use batch::{Batch, Channel, Item};
 pub use feed::{Feed, FeedHandle, FeedOptions, Request};
 pub use outlet::{Delivery, ShardId};
+pub use upstream::{SessionEvent, Upstream, Who};

@@ -44,6 +44,8 @@ pub struct PublishContext<'a> {
     pub key_is_valid: &'a (dyn Fn(&str) -> bool + Sync),
     /// Whether the channel exists for publishers, else why not: unknown namespaces are refused here.
     pub allow: &'a (dyn Fn(&ChannelName) -> Result<(), String> + Sync),
+    /// Told of every message that is in a channel's log.
+    pub added: &'a (dyn Fn(&ChannelName, Offset) + Sync),
 }
 
 /// What became of one target, as the response says it.
@@ -223,6 +225,9 @@ async fn append_in_order(
         }
         let fields = Publication::clone(&publication).into_fields();
         let added = context.backbone.append(&stream, fields, publication.id.as_deref()).await;
+        if let Ok(offset) = &added {
+            (context.added)(&channel, *offset);
+        }
         stopped = added.as_ref().err().filter(|error| error.is_retryable()).cloned();
         outcomes.push((place, added.map_err(TargetError::from)));
     }

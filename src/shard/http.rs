@@ -146,6 +146,7 @@ impl Shard {
             Some(_) => Ok(()),
             None => Err(format!("the tenant has no namespace {:?}", channel.namespace())),
         };
+        let upstream = &self.env.upstream;
         let context = PublishContext {
             backbone: &*self.env.backbone,
             tenant: &tenant.id,
@@ -153,6 +154,7 @@ impl Shard {
             limits: &limits,
             key_is_valid: &|key| tenant.verifies_api_key(key),
             allow: &allow,
+            added: &|channel, offset| upstream.note_unwatched(&tenant.id, channel, offset),
         };
         publish::handle(&context, &head.headers, &body.to_bytes()).await.map(Full::new)
     }

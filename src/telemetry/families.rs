@@ -172,6 +172,10 @@ families! {
         |m, out| out.tenants_labelled(m, "reason", |t| &t.entries_skipped);
     Counter "publishes" "Publications, once a target channel"
         |m, out| out.publishes(m);
+    Counter "session_events" "Session events written for the tenant's backends"
+        |m, out| out.tenants_labelled(m, "kind", |t| &t.session_events);
+    Counter "session_events_dropped" "Session events lost because the backbone was away too long"
+        |m, out| out.tenants(m, |t| &t.session_events_dropped);
     Histogram "delivery_delay_seconds" "From an entry's offset to its fan-out, once a batch"
         |m, out| out.tenants(m, |t| &t.delivery_delay);
     Counter "feed_read_entries" "Entries the feed read"

@@ -32,6 +32,7 @@ impl Setup {
             metrics: &self.metrics,
             limits: &self.limits,
             key_is_valid: &|key| key == "good",
+            added: &|_, _| {},
             allow: &|channel| match channel.namespace() {
                 "room" => Ok(()),
                 other => Err(format!("there is no namespace `{other}`")),
