@@ -44,10 +44,10 @@ impl Config {
             namespaces: vec![
                 NamespaceRules::log("room"),
                 NamespaceRules::personal(),
-                NamespaceRules::of_sessions(),
                 backend_only(NamespaceRules::live("live")),
                 NamespaceRules::queue("queue"),
                 NamespaceRules { on_slow: OnSlow::Conflate, ..NamespaceRules::log("state") },
+                NamespaceRules::of_sessions(),
             ],
         };
         self.tenants.insert(id, tenant);

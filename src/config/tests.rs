@@ -284,7 +284,7 @@ fn kinds_have_defaults_of_their_own() {
     assert_eq!(*rules("work"), NamespaceRules::queue("work"));
     assert_eq!(rules("user").retention.max_len, 5);
     assert!(rules("user").dead_letters);
-    assert_eq!(namespaces.len(), 4);
+    assert_eq!(namespaces.len(), 5, "and `session`");
 }
 
 #[test]
@@ -308,10 +308,10 @@ fn the_demo_tenant_is_as_documented() {
         [
             log("room"),
             log("user"),
-            log("session"),
             ("live", Kind::Live),
             ("queue", Kind::Queue),
-            log("state")
+            log("state"),
+            log("session")
         ]
     );
     assert_eq!(demo.namespaces[4].on_slow, OnSlow::Conflate);

@@ -194,3 +194,6 @@ impl Maybe {
         Told { tenant, id, ms, who, event: SessionEvent::Undelivered { channel, after, until, count } }
     }
 }
+
+#[cfg(test)]
+mod tests;

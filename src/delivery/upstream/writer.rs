@@ -141,6 +141,7 @@ impl Writer {
         for (maybe, watchers) in asked.into_iter().zip(self.backbone.watchers(&streams).await) {
             match watchers {
                 Ok(Some(0)) => left.push(maybe),
+                Ok(None) if !self.backbone.is_connected() => round.again.push(Note::Maybe(maybe)),
                 // Somebody gets them, or it cannot be told whether anybody does.
                 Ok(_) => {}
                 Err(error) => self.put_off(maybe, &error, round),
