@@ -10,3 +10,4 @@ pub mod metrics;
 pub mod openapi;
 pub mod publish;
 pub mod resp;
+pub mod sessions;

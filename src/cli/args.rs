@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Secret;
-use crate::domain::{ChannelName, DeviceId, Offset, TenantId, UserId};
+use crate::domain::{ChannelName, DeviceId, Offset, SessionId, TenantId, UserId};
 use crate::protocol::Codec;
 
 use super::lifetime::Lifetime;
@@ -67,6 +67,11 @@ pub enum Command {
     /// Look at dead letters, send them again, or remove them.
     #[command(after_help = DLQ_EXAMPLES)]
     Dlq(DlqArgs),
+    /// End sessions on a node; their clients are told not to come back with them.
+    ///
+    /// Sessions of the one node that is asked are found, not those of other nodes.
+    #[command(after_help = KICK_EXAMPLES)]
+    Kick(KickArgs),
 }
 
 const DEV_EXAMPLES: &str = "\
@@ -372,6 +377,54 @@ pub struct DlqNodeArgs {
     pub json: bool,
 }
 
+const KICK_EXAMPLES: &str = "\
+Examples:
+  TIDEGATE_KEY=$ADMIN_TOKEN tidegate kick --tenant acme --user alice --reason 'your account was closed'
+  tidegate kick --key $ADMIN_TOKEN --tenant acme --user alice --device phone
+  tidegate kick --key $ADMIN_TOKEN --tenant acme --session 0gQyAqEYQXaTZJ7Tyqvv4w
+
+Only the node at --url is asked: where there are several, ask each. A user who may connect can connect
+again with a new session; withdraw the token to keep somebody out.";
+
+/// Whose sessions to end.
+#[derive(Debug, Clone, Args)]
+#[group(skip)]
+#[command(group = ArgGroup::new("whose").args(["session", "user"]).required(true))]
+pub struct KickArgs {
+    /// The node to ask.
+    #[command(flatten)]
+    pub node: AdminArgs,
+    /// The tenant.
+    #[arg(long, default_value = DEFAULT_TENANT)]
+    pub tenant: TenantId,
+    /// One session, by the id in `connected` and in what it sends.
+    #[arg(long, value_name = "ID")]
+    pub session: Option<SessionId>,
+    /// All sessions of a user.
+    #[arg(long)]
+    pub user: Option<UserId>,
+    /// Of these, the one of a device.
+    #[arg(long, requires = "user", conflicts_with = "session")]
+    pub device: Option<DeviceId>,
+    /// What the clients are told, for people.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// How to reach a node's admin listener.
+#[derive(Debug, Clone, Args)]
+pub struct AdminArgs {
+    /// The node's admin address.
+    #[arg(long, env = "TIDEGATE_URL", default_value = DEFAULT_ADMIN_URL)]
+    pub url: String,
+    /// The node's admin token.
+    #[arg(long, env = "TIDEGATE_KEY", hide_env_values = true)]
+    pub key: Secret,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Which dead letters to list.
 #[derive(Debug, Clone, Args)]
 pub struct DlqListArgs {
@@ -431,5 +484,6 @@ pub struct DlqPurgeArgs {
     pub yes: bool,
 }
 
+const DEFAULT_ADMIN_URL: &str = "http://127.0.0.1:8081";
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 const DEFAULT_TENANT: &str = crate::config::DEMO_TENANT;

@@ -10,7 +10,7 @@ use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN,
 };
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
@@ -31,15 +31,8 @@ type Answer = Response<Full<Bytes>>;
 const HEADER_BYTES: usize = 16 * 1024;
 /// What there is below `/v1/<tenant>/`: nothing else is served, and each stands in the API's description
 /// by this name.
-const ROUTES: &[&str] = &[
-    "ws",
-    "publish",
-    "sends",
-    "sends/{id}",
-    "dead-letters",
-    "dead-letters/retry",
-    "dead-letters/purge",
-];
+const ROUTES: &[&str] =
+    &["ws", "publish", "sends", "sends/{id}", "dead-letters", "dead-letters/retry", "dead-letters/purge"];
 /// How long the headers of a request may take.
 const HEADER_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -184,7 +177,8 @@ impl Shard {
 
 /// Whether a path below `/v1/<tenant>/` is this route's; a name in braces stands for any.
 fn is_route(route: &str, what: &str, more: Option<&str>) -> bool {
-    let (first, second) = route.split_once('/').map_or((route, None), |(first, second)| (first, Some(second)));
+    let (first, second) =
+        route.split_once('/').map_or((route, None), |(first, second)| (first, Some(second)));
     let names = |second: &str, more: &str| second == more || second.starts_with('{');
     first == what && second.is_some() == more.is_some() && second.zip(more).is_none_or(|(a, b)| names(a, b))
 }

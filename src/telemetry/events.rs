@@ -172,6 +172,14 @@ pub fn ingress_lost(tenant: &TenantId, why: &'static str) {
     tracing::info!(%tenant, why, "this node reads the ingress no longer");
 }
 
+/// An event for a tenant's backends is lost; `first` since one was written.
+pub fn session_event_dropped(metrics: &TenantMetrics, tenant: &TenantId, first: bool) {
+    metrics.session_events_dropped.inc();
+    if first {
+        tracing::warn!(%tenant, "session events are dropped: the backbone does not take them in time");
+    }
+}
+
 /// A batch of cursor writes came to its end.
 pub fn cursors_written(metrics: &NodeMetrics, outcome: CursorWriteOutcome, count: u64) {
     metrics.cursor_writes.of(outcome).inc_by(count);
