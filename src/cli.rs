@@ -5,13 +5,16 @@ use crate::config::ConfigErrors;
 pub mod args;
 pub mod check_config;
 pub mod client;
+pub mod drain;
 pub mod lifetime;
 pub mod load;
 pub mod node;
 pub mod publish;
 pub mod token;
 
-pub use args::{CheckConfigArgs, Cli, ClientArgs, CodecArg, Command, NodeArgs, PublishArgs, TokenArgs};
+pub use args::{
+    CheckConfigArgs, Cli, ClientArgs, CodecArg, Command, DrainArgs, NodeArgs, PublishArgs, TokenArgs,
+};
 pub use load::load;
 
 /// Why a command did not do what was asked.

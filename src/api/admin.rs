@@ -52,9 +52,15 @@ pub fn router(admin: Admin, routes: Router) -> Router {
         .merge(health::router(admin.health))
 }
 
-/// Serves the admin listener until `stop`; requests under way are answered first.
-pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) -> io::Result<()> {
-    axum::serve(listener, router(admin, Router::new())).with_graceful_shutdown(stop.cancelled_owned()).await
+/// Serves the admin listener until `stop`; requests under way are answered first. `routes` are as in
+/// [`router`].
+pub async fn serve(
+    listener: TcpListener,
+    admin: Admin,
+    routes: Router,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    axum::serve(listener, router(admin, routes)).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
 /// Answers whoever wants to know whether its token is right.

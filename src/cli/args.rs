@@ -64,6 +64,9 @@ pub enum Command {
     /// Publish one message over HTTP.
     #[command(after_help = PUBLISH_EXAMPLES)]
     Publish(PublishArgs),
+    /// Send a node's clients elsewhere and end it, as SIGTERM does.
+    #[command(after_help = DRAIN_EXAMPLES)]
+    Drain(DrainArgs),
 }
 
 const DEV_EXAMPLES: &str = "\
@@ -296,6 +299,30 @@ pub struct PublishArgs {
     #[arg(long, value_name = "MS")]
     pub ttl_ms: Option<u64>,
     /// Print the answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const DRAIN_EXAMPLES: &str = "\
+Examples:
+  TIDEGATE_ADMIN_TOKEN=… tidegate drain
+  tidegate drain --url http://10.0.0.7:8081 --key \"$TOKEN\" --no-wait
+
+It waits until the node is gone, and says on standard error how many sessions are left.";
+
+/// Which node to drain.
+#[derive(Debug, Clone, Args)]
+pub struct DrainArgs {
+    /// Where the node listens to operators (node.admin_listen).
+    #[arg(long, env = "TIDEGATE_ADMIN_URL", default_value = "http://127.0.0.1:8081")]
+    pub url: String,
+    /// The operators' token (admin.token).
+    #[arg(long, env = "TIDEGATE_ADMIN_TOKEN", hide_env_values = true)]
+    pub key: Secret,
+    /// Do not wait until the node is gone.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Print what the node answers as JSON.
     #[arg(long)]
     pub json: bool,
 }
