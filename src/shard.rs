@@ -123,7 +123,6 @@ impl Shard {
         let Inlets { listener, deliveries, orders } = inlets;
         let listener = TcpListener::from_std(listener)?;
         let waiting = Waiting::new(env.detached.clone());
-        let closing = CancellationToken::new();
         let shard = Rc::new(Self {
             state: RefCell::new(State::new(env.id, env.backbone.clock(), env.metrics.clone(), waiting)),
             buffer: RefCell::new(vec![0; 64 * 1024]),
@@ -132,24 +131,23 @@ impl Shard {
             store_now: Notify::new(),
             requests: Cell::new(0),
             buried: Cell::new((0, 0)),
-            closing: closing.clone(),
+            closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             env,
         });
-        let accepting = tokio::task::spawn_local(shard.clone().accept(listener));
+        shard.spawn(shard.clone().accept(listener));
         let asking = tokio::task::spawn_local(shard.clone().keep_asking());
         let storing = tokio::task::spawn_local(shard.clone().keep_storing_cursors());
         tokio::select! {
             () = shard.attend(deliveries, orders) => {}
-            () = shard.clone().leave(closing) => {}
+            () = shard.clone().leave() => {}
         }
-        accepting.abort();
         storing.abort();
         asking.abort();
         Ok(())
     }
 
-    /// Attends to what comes from outside and to time, until the feed is gone.
+    /// Attends to what comes from outside and to time. A node whose feed is gone sends its clients away.
     async fn attend(
         self: &Rc<Self>,
         mut deliveries: mpsc::Receiver<Delivery>,
@@ -163,7 +161,9 @@ impl Shard {
             tokio::select! {
                 got = deliveries.recv_many(&mut delivered, 256) => {
                     if got == 0 {
-                        return;
+                        tracing::error!("the feed is gone, and nothing can be delivered: this node drains");
+                        self.env.drain.ask();
+                        return std::future::pending().await;
                     }
                     self.with(|state| delivered.drain(..).for_each(|delivery| state.on_delivery(delivery)));
                 }

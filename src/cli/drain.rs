@@ -52,7 +52,7 @@ fn tell(told: &mut Option<u64>, progress: &Value) {
     let left = progress["sessions"].as_u64();
     if *told != left {
         *told = left;
-        eprintln!("{} sessions left", left.unwrap_or_default());
+        eprintln!("sessions left: {}", left.unwrap_or_default());
     }
 }
 

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use rand::seq::SliceRandom as _;
 use tokio::time::{MissedTickBehavior, interval, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
 
 use super::Shard;
 use super::state::{Place, State};
@@ -33,14 +32,14 @@ struct Told {
 }
 
 impl Shard {
-    /// Waits for the drain, and resolves once all sessions are over or the plan's time is. `closing` is
-    /// cancelled after the last goodbye: requests over HTTP are answered until then.
-    pub(super) async fn leave(self: Rc<Self>, closing: CancellationToken) {
+    /// Waits for the drain, and resolves once all sessions are over or the plan's time is. Connections are
+    /// accepted, and requests over HTTP answered, until the last goodbye is said.
+    pub(super) async fn leave(self: Rc<Self>) {
         let plan = self.env.drain.begun().await;
         let shard = usize::from(self.env.id.0);
         let in_order = async {
             self.say_goodbyes(&plan).await;
-            closing.cancel();
+            self.closing.cancel();
             self.tasks.close();
             self.tasks.wait().await;
         };
