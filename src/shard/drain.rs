@@ -65,10 +65,7 @@ impl Shard {
                 self.with(|state| state.announce_drain(place, pause_ms));
                 told.push(Told { place, until: now + plan.grace, pause_ms });
             }
-            let state = self.state.borrow();
-            let is_done = |told: &mut Told| told.until <= now || state.has_nothing_open(told.place);
-            let done: Vec<Told> = told.extract_if(.., is_done).collect();
-            drop(state);
+            let done = self.state.borrow().take_done(&mut told, now);
             if !done.is_empty() {
                 let shard = self.clone();
                 let storing = self.tasks.spawn_local(async move { shard.store_cursors().await });
@@ -101,6 +98,12 @@ impl State {
         self.seats[at].leaving = true;
         self.part_all(at);
         self.send(at, &ServerFrame::Drain { retry_after_ms, url: None });
+    }
+
+    /// Takes those out who have nothing open any more, or no time left.
+    fn take_done(&self, told: &mut Vec<Told>, now: Instant) -> Vec<Told> {
+        let is_done = |told: &mut Told| told.until <= now || self.has_nothing_open(told.place);
+        told.extract_if(.., is_done).collect()
     }
 
     /// Whether everything that was sent is written and acknowledged, and every request is answered.

@@ -11,6 +11,8 @@ use tidegate_support::config::{ADMIN_TOKEN, API_KEY, KID, NodeConfig, SECRET};
 use tidegate_support::node::Node;
 use tidegate_support::offset::Offset;
 use tidegate_support::{DEADLINE, eventually, http, proven};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 
@@ -72,6 +74,16 @@ async fn a_client_finishes_what_it_has_and_goes_on_elsewhere() {
         let got = messages(&mut old, 5).await?;
         cluster.nodes[0].signal(libc::SIGTERM)?;
         old.expect("drain").await?;
+        let backend = cluster.backend.clone();
+        eventually("the other nodes learn of it", || {
+            let mut backend = backend.clone();
+            async move {
+                let record = backend.command("HGET tg:sys:nodes one").await.ok()?;
+                let record: String = redis::from_redis_value(record).ok()?;
+                record.contains(r#""draining":true"#).then_some(())
+            }
+        })
+        .await?;
         // New messages are for the next connection; what the client asks for is still done.
         let later = cluster.backend.push("demo", "room:1", "after the goodbye").await?;
         let published = old.publish("room:1", json!("the last word")).await?;
@@ -108,7 +120,8 @@ async fn a_drain_under_load_loses_nothing() {
             redis: cluster.redis.url(),
             signing: Some(Signing { kid: Some(KID.into()), secret: SECRET.into() }),
             api_key: Some(API_KEY.into()),
-            clients: 60,
+            clients: 200,
+            rate: 20,
             ..Settings::default()
         })
         .await?;
@@ -201,6 +214,38 @@ async fn who_does_not_read_is_cut_and_counted() {
         ensure!(node.ended().await?.success(), "a client that is cut is no failure of the node");
         ensure!(node.log().contains("forced=1"), "one session was cut");
         drop(stalled);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_under_way_is_answered() {
+    proven(async {
+        let (mut node, _) = embedded(patient(NodeConfig::demo())).await?;
+        let body = json!({"channel": "room:1", "data": "x".repeat(1000)}).to_string();
+        let mut socket = TcpStream::connect(&node.http).await?;
+        let head = format!(
+            "POST /v1/demo/publish HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {API_KEY}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            node.http,
+            body.len()
+        );
+        // One connection waits between two requests: it does not hold the node up.
+        let mut idle = TcpStream::connect(&node.http).await?;
+        idle.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await?;
+        ensure!(idle.read(&mut [0; 2048]).await? > 0, "an answer");
+        socket.write_all(head.as_bytes()).await?;
+        let (first, rest) = body.as_bytes().split_at(500);
+        socket.write_all(first).await?;
+        node.signal(libc::SIGTERM)?;
+        let ended = idle.read(&mut [0; 2048]).await;
+        ensure!(matches!(ended, Ok(0) | Err(_)), "nothing more was asked there: {ended:?}");
+        socket.write_all(rest).await?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await?;
+        ensure!(answer.starts_with("HTTP/1.1 200") && answer.contains("offset"), "{answer}");
+        ensure!(node.ended().await?.success(), "a drain ends with 0");
         Ok(())
     })
     .await;

@@ -115,7 +115,10 @@ async fn connections_that_say_nothing_do_not_take_all_places() {
         let (node, _) = embedded(config).await?;
         let mut clients = Vec::new();
         for n in 0..4 {
-            clients.push(client(&node, &user(&format!("user{n}"))).await?);
+            // The one before may still be about to give its place back.
+            let options = user(&format!("user{n}"));
+            let connected = eventually("a place", || async { client(&node, &options).await.ok() }).await?;
+            clients.push(connected);
         }
         let silent = [TcpStream::connect(&node.http).await?, TcpStream::connect(&node.http).await?];
         let answer = http::get(&node.http, "/", None).await?;
