@@ -80,7 +80,8 @@ async fn a_client_finishes_what_it_has_and_goes_on_elsewhere() {
             async move {
                 let record = backend.command("HGET tg:sys:nodes one").await.ok()?;
                 let record: String = redis::from_redis_value(record).ok()?;
-                record.contains(r#""draining":true"#).then_some(())
+                // JSON within JSON: the node's own record beside when it was seen.
+                record.contains(r#"draining\":true"#).then_some(())
             }
         })
         .await?;
