@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod answer;
+pub mod dead_letters;
 #[cfg(test)]
 mod fake;
 pub mod health;
@@ -9,3 +10,4 @@ pub mod metrics;
 pub mod openapi;
 pub mod publish;
 pub mod resp;
+pub mod sessions;

@@ -29,7 +29,8 @@ pub trait Backbone: Send + Sync + 'static {
     /// epoch, and marks every watched stream. Watching twice is watching once.
     async fn watch(&self, streams: &[StreamKey]) -> Result<(), BackboneError>;
 
-    /// Stops waking for these streams. A few late marks may still come.
+    /// Stops waking for these streams. A few late marks may still come; [`Self::watchers`] asked after
+    /// this does not count this node, while the backbone answers.
     async fn unwatch(&self, streams: &[StreamKey]);
 
     /// Where these streams end, one answer each, in order. A stream that does not exist ends at `0-0`.
@@ -228,7 +229,8 @@ pub enum Once {
     /// The same field `id` among the last [`DEDUPE_WINDOW`] entries.
     Id(Box<str>),
     /// The same field `in`, this ingress entry's offset, among the entries that are not older than it,
-    /// the last [`INGRESS_WINDOW`] of them.
+    /// the last [`INGRESS_WINDOW`] of them. A stream gets its ingress entries in their order, so the
+    /// search ends at an earlier one: however far behind an ingress is, that is mostly the first.
     Ingress(Offset),
 }
 

@@ -14,17 +14,17 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::admin::{self, Admin, AdminToken, Hosts};
+use crate::api::admin::{self, Admin, AdminToken, Hosts, Routes};
 use crate::api::health::{Health, Lifecycle};
 use crate::api::publish::Publishing;
 use crate::api::publish::sends::Sends;
-use crate::api::resp;
+use crate::api::{resp, sessions};
 use crate::backbone::embedded::Embedded;
 use crate::backbone::redis::{RedisBackbone, RedisConfig};
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError};
 use crate::config::{BackboneConfig, Config, Wake, connection_limit, raise_file_limit};
-use crate::delivery::{Delivery, Feed, FeedOptions, ShardId};
+use crate::delivery::{Delivery, Feed, FeedOptions, Ingress, IngressOptions, ShardId, Upstream};
 use crate::directory::{Directory, Order};
 use crate::domain::NodeId;
 use crate::domain::keys::SECRET_KEY;
@@ -148,8 +148,24 @@ impl Node {
             (0..count).map(|_| mpsc::channel::<Delivery>(SHARD_QUEUE)).unzip();
         let (to_orders, orders): (Vec<_>, Vec<_>) =
             (0..count).map(|_| mpsc::channel::<Order<Session>>(ORDER_QUEUE)).unzip();
-        let (feed, task) =
-            Feed::spawn(contract.clone(), dirty, metrics.clone(), options, to_shards, stop.clone());
+        let tenants = Arc::new(Tenants::from_config(config));
+        let (upstream, task) = Upstream::spawn(
+            contract.clone(),
+            config.node.id.clone(),
+            tenants.clone(),
+            metrics.clone(),
+            stop.clone(),
+        );
+        own(&mut tasks, task);
+        let (feed, task) = Feed::spawn(
+            contract.clone(),
+            dirty.clone(),
+            metrics.clone(),
+            options,
+            to_shards,
+            upstream.clone(),
+            stop.clone(),
+        );
         own(&mut tasks, task);
         let (directory, task) = Directory::spawn(to_orders, stop.clone());
         own(&mut tasks, task);
@@ -160,17 +176,31 @@ impl Node {
         let token = config.admin.token.as_ref().map(|token| AdminToken::new(token.expose()));
         let hosts = Hosts::new(admin, []);
         let admin_api = Admin { health, metrics: metrics.clone(), token, hosts };
-        tasks.spawn(serve_admin(admin_listener, admin_api, stop.clone()));
+        let routes = sessions::router(directory.clone(), tenants.clone());
+        tasks.spawn(serve_admin(admin_listener, admin_api, routes, stop.clone()));
 
-        let publishing = Publishing::new(config.node.id.clone(), contract.clone(), metrics.clone());
+        let publishing =
+            Publishing::new(config.node.id.clone(), contract.clone(), metrics.clone(), upstream.clone());
         let sends = publishing.sends.clone();
+        let ingress = Ingress {
+            backbone: contract.clone(),
+            dirty,
+            tenants: tenants.clone(),
+            metrics: metrics.clone(),
+            upstream: upstream.clone(),
+            node: config.node.id.clone(),
+            options: IngressOptions::default(),
+        };
+        own(&mut tasks, ingress.spawn(drain.clone()));
+
         let env = Env {
             id: ShardId(0),
             node: config.node.id.clone(),
             backbone: contract,
             feed,
             directory,
-            tenants: Arc::new(Tenants::from_config(config)),
+            upstream,
+            tenants,
             resume,
             publishing,
             metrics,
@@ -301,8 +331,8 @@ async fn cluster_secret(config: &Config, backbone: &dyn Backbone) -> Result<Clus
     Ok(secret)
 }
 
-async fn serve_admin(listener: TcpListener, admin: Admin, stop: CancellationToken) {
-    if let Err(error) = admin::serve(listener, admin, stop).await {
+async fn serve_admin(listener: TcpListener, admin: Admin, routes: Routes, stop: CancellationToken) {
+    if let Err(error) = admin::serve(listener, admin, routes, stop).await {
         tracing::error!(%error, "the admin listener failed");
     }
 }

@@ -20,6 +20,7 @@ use tracing::Instrument as _;
 
 use super::answer::{self, Answer};
 use crate::backbone::Backbone;
+use crate::delivery::Upstream;
 use crate::domain::{NodeId, TenantId};
 use crate::quota::Quotas;
 use crate::telemetry::{Metrics, TenantMetrics, Traceparent, events, publish_span};
@@ -50,6 +51,7 @@ const AT_ONCE: usize = 1_000;
 pub struct Publishing {
     backbone: Arc<dyn Backbone>,
     metrics: Metrics,
+    upstream: Upstream,
     quotas: Quotas,
     /// The wide ones.
     pub sends: Sends,
@@ -57,10 +59,10 @@ pub struct Publishing {
 
 impl Publishing {
     /// Made on the runtime that sends are to run on.
-    pub fn new(node: NodeId, backbone: Arc<dyn Backbone>, metrics: Metrics) -> Self {
+    pub fn new(node: NodeId, backbone: Arc<dyn Backbone>, metrics: Metrics, upstream: Upstream) -> Self {
         let quotas = Quotas::default();
-        let sends = Sends::new(node, backbone.clone(), metrics.clone(), quotas.clone());
-        Self { backbone, metrics, quotas, sends }
+        let sends = Sends::new(node, backbone.clone(), metrics.clone(), upstream.clone(), quotas.clone());
+        Self { backbone, metrics, upstream, quotas, sends }
     }
 
     /// The endpoint.
@@ -154,7 +156,7 @@ impl Publishing {
         }
         let outcomes = append(&*self.backbone, additions).instrument(span.span).await;
         let conclude = |(channel, outcome): (String, _)| {
-            count(metrics, tenant, &channel, &outcome);
+            count(metrics, &self.upstream, tenant, &channel, &outcome);
             let outcome = outcome.map_or_else(TargetOutcome::Error, TargetOutcome::Offset);
             TargetResult { channel: shown(channel), outcome }
         };

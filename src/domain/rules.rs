@@ -207,6 +207,17 @@ impl NamespaceRules {
         }
     }
 
+    /// The rules of the namespace `session`, whose channels carry replies to one session each.
+    pub fn of_sessions() -> Self {
+        Self {
+            start: Start::Oldest,
+            retention: Retention { max_len: 100, max_age_ms: 600_000 },
+            history: false,
+            publish: PublishRight::Nobody,
+            ..Self::log("session")
+        }
+    }
+
     /// The rules of the namespace `user`, whose channels are personal.
     pub fn personal() -> Self {
         Self { start: Start::Oldest, dead_letters: true, publish: PublishRight::Nobody, ..Self::log("user") }

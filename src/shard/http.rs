@@ -10,7 +10,7 @@ use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN,
 };
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
@@ -19,6 +19,7 @@ use super::Shard;
 use super::connect::Arrival;
 use super::gate::Permit;
 use crate::api::admin::bearer;
+use crate::api::dead_letters::{self, DeadLetters};
 use crate::api::{answer, openapi};
 use crate::telemetry::Refusal;
 use crate::tenants::Tenant;
@@ -28,9 +29,10 @@ type Answer = Response<Full<Bytes>>;
 
 /// Bytes of request headers that are taken.
 const HEADER_BYTES: usize = 16 * 1024;
-/// What there is below `/v1/<tenant>/`, and whether a name follows: nothing else is served, and each stands
-/// in the API's description.
-const ROUTES: &[(&str, bool)] = &[("ws", false), ("publish", false), ("sends", false), ("sends", true)];
+/// What there is below `/v1/<tenant>/`: nothing else is served, and each stands in the API's description
+/// by this name.
+const ROUTES: &[&str] =
+    &["ws", "publish", "sends", "sends/{id}", "dead-letters", "dead-letters/retry", "dead-letters/purge"];
 /// How long the headers of a request may take.
 const HEADER_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -87,7 +89,7 @@ impl Shard {
         what: &str,
         more: Option<&str>,
     ) -> Answer {
-        if !ROUTES.contains(&(what, more.is_some())) {
+        if !ROUTES.iter().any(|route| is_route(route, what, more)) {
             return not_found();
         }
         let publishing = &self.env.publishing;
@@ -96,6 +98,7 @@ impl Shard {
             // Boxed: every connection would hold room for it otherwise.
             ("publish", None) => Box::pin(publishing.handle(&tenant, request)).await.map(Full::new),
             ("sends", id) => publishing.sends.handle(&tenant, id, &request).map(Full::new),
+            ("dead-letters", action) => self.dead_letters(request, &tenant, action).await,
             _ => not_found(),
         }
     }
@@ -155,6 +158,30 @@ impl Shard {
         });
         response.map(|()| Full::default())
     }
+
+    async fn dead_letters(
+        &self,
+        request: Request<Incoming>,
+        tenant: &Tenant,
+        action: Option<&str>,
+    ) -> Answer {
+        let (head, body) = request.into_parts();
+        let Ok(body) = Limited::new(body, dead_letters::BODY_BYTES).collect().await else {
+            let why = format!("the body is cut off or larger than {} bytes\n", dead_letters::BODY_BYTES);
+            return text(StatusCode::PAYLOAD_TOO_LARGE, why);
+        };
+        let letters = DeadLetters { backbone: &*self.env.backbone, tenant };
+        let query = head.uri.query();
+        letters.handle(&head.method, action, query, &head.headers, &body.to_bytes()).await.map(Full::new)
+    }
+}
+
+/// Whether a path below `/v1/<tenant>/` is this route's; a name in braces stands for any.
+fn is_route(route: &str, what: &str, more: Option<&str>) -> bool {
+    let (first, second) =
+        route.split_once('/').map_or((route, None), |(first, second)| (first, Some(second)));
+    let names = |second: &str, more: &str| second == more || second.starts_with('{');
+    first == what && second.is_some() == more.is_some() && second.zip(more).is_none_or(|(a, b)| names(a, b))
 }
 
 /// The page is one file that talks to its own host alone.
@@ -190,14 +217,9 @@ mod tests {
         let document: serde_json::Value = serde_json::from_str(openapi::OPENAPI).unwrap();
         let described: Vec<_> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
         assert!(described.contains(&"/v1/openapi.json"));
-        for (what, is_named) in ROUTES {
-            let path = format!("/v1/{{tenant}}/{what}");
-            let is_described = described.iter().any(|described| match described.strip_prefix(&path) {
-                Some(rest) if *is_named => rest.starts_with("/{") && rest.ends_with('}'),
-                Some(rest) => rest.is_empty(),
-                None => false,
-            });
-            assert!(is_described, "{path} (named: {is_named}) is not in docs/openapi.json: {described:?}");
+        for route in ROUTES {
+            let path = format!("/v1/{{tenant}}/{route}");
+            assert!(described.contains(&&*path), "{path} is not in docs/openapi.json: {described:?}");
         }
         assert_eq!(described.len(), ROUTES.len() + 1, "{described:?}");
     }

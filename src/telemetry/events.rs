@@ -79,7 +79,7 @@ pub fn gap(metrics: &TenantMetrics, tenant: &TenantId, channel: &ChannelName, af
 pub fn dead_letter(
     metrics: &TenantMetrics,
     tenant: &TenantId,
-    channel: &ChannelName,
+    channel: &dyn Display,
     offset: Offset,
     outcome: DeadLetterOutcome,
 ) {
@@ -159,6 +159,24 @@ pub fn send_ended(
         tracing::debug!(%tenant, send, state, added, failed, left, "send ended");
     } else {
         tracing::warn!(%tenant, send, state, added, failed, left, "send cut, some targets were not tried");
+    }
+}
+
+/// This node reads a tenant's ingress from now on.
+pub fn ingress_won(tenant: &TenantId) {
+    tracing::info!(%tenant, "this node reads the ingress");
+}
+
+/// This node reads a tenant's ingress no longer.
+pub fn ingress_lost(tenant: &TenantId, why: &'static str) {
+    tracing::info!(%tenant, why, "this node reads the ingress no longer");
+}
+
+/// An event for a tenant's backends is lost; `first` since one was written.
+pub fn session_event_dropped(metrics: &TenantMetrics, tenant: &TenantId, first: bool) {
+    metrics.session_events_dropped.inc();
+    if first {
+        tracing::warn!(%tenant, "session events are dropped: the backbone does not take them in time");
     }
 }
 

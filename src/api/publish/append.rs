@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::parse::Message;
 use crate::backbone::{Addition, Backbone, BackboneError, Once};
+use crate::delivery::Upstream;
 use crate::domain::{ChannelName, Kind, Offset, Publication, StreamKey};
 use crate::telemetry::{PublishOutcome, TenantMetrics, Via, events};
 use crate::tenants::Tenant;
@@ -129,13 +130,17 @@ pub(super) async fn append(
     answers.into_iter().map(|answer| answer.and_then(|()| next())).collect()
 }
 
-/// Counts what became of a target.
+/// Counts what became of a target, and tells the tenant's backends where nobody is there for it.
 pub(super) fn count(
     metrics: &TenantMetrics,
+    upstream: &Upstream,
     tenant: &Tenant,
     channel: &str,
     outcome: &Result<Offset, TargetError>,
 ) {
+    if let (Ok(offset), Ok(channel)) = (outcome, ChannelName::parse(channel)) {
+        upstream.note_unwatched(&tenant.id, &channel, *offset);
+    }
     let counted = outcome.as_ref().map_or_else(TargetError::counted_as, |_| PublishOutcome::Accepted);
     events::published(metrics, &tenant.id, &channel.escape_debug(), Via::Http, counted);
 }

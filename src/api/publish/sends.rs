@@ -25,6 +25,7 @@ use super::error::PublishError;
 use super::parse::PublishRequest;
 use crate::api::answer::{self, Answer};
 use crate::backbone::Backbone;
+use crate::delivery::Upstream;
 use crate::domain::{NodeId, TenantId};
 use crate::quota::Quotas;
 use crate::telemetry::{Metrics, Traceparent, events, publish_span};
@@ -52,6 +53,7 @@ struct Shared {
     node: NodeId,
     backbone: Arc<dyn Backbone>,
     metrics: Metrics,
+    upstream: Upstream,
     quotas: Quotas,
     runtime: Handle,
     tasks: TaskTracker,
@@ -70,10 +72,16 @@ pub(super) struct Accepted {
 
 impl Sends {
     /// Sends run on the runtime that this is called on.
-    pub(super) fn new(node: NodeId, backbone: Arc<dyn Backbone>, metrics: Metrics, quotas: Quotas) -> Self {
+    pub(super) fn new(
+        node: NodeId,
+        backbone: Arc<dyn Backbone>,
+        metrics: Metrics,
+        upstream: Upstream,
+        quotas: Quotas,
+    ) -> Self {
         let (tasks, stop, tenants) = (TaskTracker::new(), CancellationToken::new(), Mutex::default());
         let runtime = Handle::current();
-        Self(Arc::new(Shared { node, backbone, metrics, quotas, runtime, tasks, stop, tenants }))
+        Self(Arc::new(Shared { node, backbone, metrics, upstream, quotas, runtime, tasks, stop, tenants }))
     }
 
     /// Takes a request and carries it out in the background.

@@ -1,6 +1,7 @@
 use http::Response;
 use http_body_util::Full;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::api::fake::Fake;
@@ -34,7 +35,9 @@ impl Setup {
         let tenant = Tenants::from_config(&config).get("acme").unwrap();
         let (backbone, metrics) = (Arc::new(Fake::default()), Metrics::default());
         let node = NodeId::parse("one").unwrap();
-        let publishing = Publishing::new(node, backbone.clone(), metrics.clone());
+        let (told, stop) = (metrics.clone(), CancellationToken::new());
+        let (upstream, _) = Upstream::spawn(backbone.clone(), node.clone(), Arc::default(), told, stop);
+        let publishing = Publishing::new(node, backbone.clone(), metrics.clone(), upstream);
         Self { backbone, tenant, publishing, metrics }
     }
 

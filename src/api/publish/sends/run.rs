@@ -111,7 +111,7 @@ impl Run<'_> {
     }
 
     fn settle(&self, channel: &str, outcome: Result<Offset, TargetError>) {
-        count(self.metrics, self.tenant, channel, &outcome);
+        count(self.metrics, &self.sends.0.upstream, self.tenant, channel, &outcome);
         self.job.settle(channel, outcome.map(drop));
     }
 
