@@ -121,7 +121,8 @@ impl Shard {
         let publishing = &self.env.publishing;
         match (what, more) {
             ("ws", None) => self.upgrade(request, tenant, permit),
-            ("publish", None) => publishing.handle(&tenant, request).await.map(Full::new),
+            // Boxed: every connection would hold room for it otherwise.
+            ("publish", None) => Box::pin(publishing.handle(&tenant, request)).await.map(Full::new),
             ("sends", id) => publishing.sends.handle(&tenant, id, &request).map(Full::new),
             ("dead-letters", action) => self.dead_letters(request, &tenant, action).await,
             _ => not_found(),
