@@ -105,6 +105,9 @@ struct Shard {
     asks: RefCell<VecDeque<Request>>,
     asked: Notify,
     store_now: Notify,
+    /// When the shard looks at its agenda next, and what tells it to look earlier.
+    wakes: Cell<Option<Instant>>,
+    sooner: Notify,
     requests: Cell<usize>,
     /// Dead letters written in the current second.
     buried: Cell<(u64, u32)>,
@@ -126,6 +129,8 @@ impl Shard {
             asks: RefCell::default(),
             asked: Notify::new(),
             store_now: Notify::new(),
+            wakes: Cell::new(None),
+            sooner: Notify::new(),
             requests: Cell::new(0),
             buried: Cell::new((0, 0)),
             tasks: TaskTracker::new(),
@@ -140,8 +145,10 @@ impl Shard {
             // With nothing on the agenda the loop looks again after a while.
             let due =
                 shard.state.borrow().next_time().unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
+            shard.wakes.set(Some(due));
             tokio::select! {
                 () = drain.cancelled() => break,
+                () = shard.sooner.notified() => {}
                 got = deliveries.recv_many(&mut delivered, 256) => {
                     if got == 0 {
                         break;
@@ -170,6 +177,11 @@ impl Shard {
         let answer = call(&mut state);
         state.flush();
         let errands = std::mem::take(&mut state.errands);
+        // A connection's task may have put something on the agenda that comes before all there was.
+        if state.next_time().is_some_and(|due| self.wakes.get().is_some_and(|wakes| due < wakes)) {
+            self.wakes.set(None);
+            self.sooner.notify_one();
+        }
         drop(state);
         errands.into_iter().for_each(|errand| self.start(errand));
         answer
