@@ -229,7 +229,8 @@ pub enum Once {
     /// The same field `id` among the last [`DEDUPE_WINDOW`] entries.
     Id(Box<str>),
     /// The same field `in`, this ingress entry's offset, among the entries that are not older than it,
-    /// the last [`INGRESS_WINDOW`] of them.
+    /// the last [`INGRESS_WINDOW`] of them. A stream gets its ingress entries in their order, so the
+    /// search ends at an earlier one: however far behind an ingress is, that is mostly the first.
     Ingress(Offset),
 }
 

@@ -6,6 +6,7 @@ pub mod args;
 pub mod call;
 pub mod check_config;
 pub mod client;
+pub mod dlq;
 pub mod kick;
 pub mod lifetime;
 pub mod load;
@@ -14,7 +15,7 @@ pub mod publish;
 pub mod token;
 
 pub use args::{
-    AdminArgs, CheckConfigArgs, Cli, ClientArgs, CodecArg, Command, KickArgs, NodeArgs, PublishArgs,
+    AdminArgs, CheckConfigArgs, Cli, ClientArgs, CodecArg, Command, DlqArgs, KickArgs, NodeArgs, PublishArgs,
     TokenArgs,
 };
 pub use load::load;

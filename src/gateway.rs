@@ -16,13 +16,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::admin::{self, Admin, AdminToken, Hosts, Routes};
 use crate::api::health::{Health, Lifecycle};
+use crate::api::publish::Publishing;
+use crate::api::publish::sends::Sends;
 use crate::api::{resp, sessions};
 use crate::backbone::embedded::Embedded;
 use crate::backbone::redis::{RedisBackbone, RedisConfig};
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError};
 use crate::config::{BackboneConfig, Config, Wake, connection_limit, raise_file_limit};
-use crate::delivery::{Delivery, Feed, FeedOptions, ShardId, Upstream};
+use crate::delivery::{Delivery, Feed, FeedOptions, Ingress, IngressOptions, ShardId, Upstream};
 use crate::directory::{Directory, Order};
 use crate::domain::NodeId;
 use crate::domain::keys::SECRET_KEY;
@@ -81,6 +83,7 @@ pub struct Node {
     drain: CancellationToken,
     stop: CancellationToken,
     shards: Vec<ThreadHandle<io::Result<usize>>>,
+    sends: Sends,
     tasks: JoinSet<()>,
 }
 
@@ -156,7 +159,7 @@ impl Node {
         own(&mut tasks, task);
         let (feed, task) = Feed::spawn(
             contract.clone(),
-            dirty,
+            dirty.clone(),
             metrics.clone(),
             options,
             to_shards,
@@ -176,6 +179,20 @@ impl Node {
         let routes = sessions::router(directory.clone(), tenants.clone());
         tasks.spawn(serve_admin(admin_listener, admin_api, routes, stop.clone()));
 
+        let publishing =
+            Publishing::new(config.node.id.clone(), contract.clone(), metrics.clone(), upstream.clone());
+        let sends = publishing.sends.clone();
+        let ingress = Ingress {
+            backbone: contract.clone(),
+            dirty,
+            tenants: tenants.clone(),
+            metrics: metrics.clone(),
+            upstream: upstream.clone(),
+            node: config.node.id.clone(),
+            options: IngressOptions::default(),
+        };
+        own(&mut tasks, ingress.spawn(drain.clone()));
+
         let env = Env {
             id: ShardId(0),
             node: config.node.id.clone(),
@@ -183,8 +200,9 @@ impl Node {
             feed,
             directory,
             upstream,
-            tenants: tenants.clone(),
+            tenants,
             resume,
+            publishing,
             metrics,
             gate: Gate::new(limit.get()),
             page: page.map(|page| Bytes::from(page(&addresses))),
@@ -199,7 +217,7 @@ impl Node {
         lifecycle.send_replace(Lifecycle::Ready);
         events::node_ready(&config.node.id);
         let node = config.node.id.clone();
-        Ok(Self { addresses, node, backbone, lifecycle, record, drain, stop, shards, tasks })
+        Ok(Self { addresses, node, backbone, lifecycle, record, drain, stop, shards, sends, tasks })
     }
 
     /// Where it can be reached.
@@ -225,6 +243,7 @@ impl Node {
                 0
             }
         };
+        self.sends.finish(deadline.saturating_sub(began.elapsed())).await;
         self.stop.cancel();
         let tasks = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(TASKS_END, tasks).await.is_err() {

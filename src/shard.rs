@@ -18,6 +18,7 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::publish::Publishing;
 use crate::backbone::Backbone;
 use crate::delivery::{Delivery, FeedHandle, Request, ShardId, Upstream};
 use crate::directory::{Directory, Order};
@@ -60,6 +61,8 @@ pub struct Env {
     pub tenants: Arc<Tenants>,
     /// Issues and verifies resume tokens.
     pub resume: ResumeTokens,
+    /// HTTP publish.
+    pub publishing: Publishing,
     /// Counters.
     pub metrics: Metrics,
     /// How many connections the node takes.

@@ -301,15 +301,26 @@ impl Store {
 
     /// The newest of the entries looked at that is the same.
     fn find(&self, key: &[u8], once: &Once) -> Option<Offset> {
-        let (name, value, oldest, window) = match once {
-            Once::Id(id) => ("id", id.to_string(), Offset::ZERO, DEDUPE_WINDOW),
-            Once::Ingress(entry) => {
-                ("in", entry.to_string(), Offset { ms: entry.ms, seq: 0 }, INGRESS_WINDOW)
+        let log = &self.stream(key)?.log;
+        match once {
+            Once::Id(id) => {
+                let mut recent = log.range(Offset::ZERO..=Offset::MAX).rev().take(DEDUPE_WINDOW);
+                let is_same =
+                    |entry: &RawEntry| field(entry, "id").is_some_and(|value| value == id.as_bytes());
+                recent.find(is_same).map(|entry| entry.offset)
             }
-        };
-        let mut recent = self.stream(key)?.log.range(oldest..=Offset::MAX).rev().take(window);
-        let same = |entry: &RawEntry| entry.fields.iter().any(|field| field.0 == name && field.1 == value);
-        recent.find(same).map(|entry| entry.offset)
+            Once::Ingress(entry) => {
+                let oldest = Offset { ms: entry.ms, seq: 0 };
+                let recent = log.range(oldest..=Offset::MAX).rev().take(INGRESS_WINDOW);
+                let from = |found: &RawEntry| -> Option<Offset> {
+                    std::str::from_utf8(field(found, "in")?).ok()?.parse().ok()
+                };
+                let mut ingress = recent
+                    .filter_map(|found| Some((from(&found)?, found.offset)))
+                    .skip_while(|(from, _)| from > entry);
+                ingress.next().filter(|(from, _)| from == entry).map(|(_, offset)| offset)
+            }
+        }
     }
 
     /// Trims in the terms of the contract; how many entries went.
@@ -321,6 +332,10 @@ impl Store {
         });
         trimmed.unwrap_or(0) as u64
     }
+}
+
+fn field<'e>(entry: &'e RawEntry, name: &str) -> Option<&'e Bytes> {
+    entry.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value)
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
@@ -13,6 +12,7 @@ use super::seat::Link;
 use super::state::{LeftOver, Place, who};
 use crate::backbone::backoff::Backoff;
 use crate::backbone::{BackboneError, CursorWrite, Range, Stored, one};
+use crate::delivery::dead_letters::DeadLetter;
 use crate::delivery::{Request, SessionEvent};
 use crate::domain::{ChannelName, CloseReason, Offset, Publication, RawEntry, StreamKey};
 use crate::protocol::{ErrorCode, Payload, RequestId, ServerFrame};
@@ -271,7 +271,16 @@ impl Shard {
             }
         }
         let outcome = if self.may_bury() {
-            let fields = dead_letter(&channel.name, message, user, device, attempts);
+            let letter = DeadLetter {
+                channel: channel.name.as_str(),
+                offset: message.offset,
+                user: Some(&user),
+                device: device.as_deref(),
+                reason: "attempts",
+                attempts,
+                ..DeadLetter::default()
+            };
+            let fields = letter.into_fields(message.clone().into_fields());
             let written =
                 self.env.backbone.append(&StreamKey::dead_letters(&channel.tenant), fields, None).await;
             if written.is_ok() { DeadLetterOutcome::Stored } else { DeadLetterOutcome::Failed }
@@ -425,26 +434,6 @@ fn from_client(payload: Payload) -> Publication {
 fn visible(entry: &RawEntry, max_payload: usize, clock_ms: u64) -> Option<Arc<Publication>> {
     let message = Publication::from_entry(entry, max_payload).ok()?;
     (!message.is_expired(clock_ms)).then(|| Arc::new(message))
-}
-
-fn dead_letter(
-    channel: &ChannelName,
-    message: &Publication,
-    user: String,
-    device: Option<String>,
-    attempts: u8,
-) -> Vec<(Bytes, Bytes)> {
-    let field = |name: &'static str, value: String| (Bytes::from_static(name.as_bytes()), Bytes::from(value));
-    let mut fields = vec![
-        field("channel", channel.to_string()),
-        field("offset", message.offset.to_string()),
-        field("user", user),
-        field("reason", "attempts".to_owned()),
-        field("attempts", attempts.to_string()),
-    ];
-    fields.extend(device.map(|device| field("device", device)));
-    fields.push((Bytes::from_static(b"data"), message.data.clone()));
-    fields
 }
 
 fn cursor_write(session: &Session, sub: usize) -> Option<CursorWrite> {

@@ -158,6 +158,8 @@ labels! {
         Http = "http",
         /// A client's `send`.
         Send = "send",
+        /// An ingress entry.
+        Ingress = "ingress",
     }
 
     /// What became of a publication, counted once a target channel.
@@ -168,6 +170,8 @@ labels! {
         Invalid = "invalid",
         /// Rules do not allow it.
         Refused = "refused",
+        /// It came faster than the tenant may publish, or while too many others were in flight.
+        Limited = "limited",
         /// The backbone is away or takes no writes.
         Unavailable = "unavailable",
         /// The backbone answered with another error.

@@ -8,6 +8,7 @@ mod events;
 mod faults;
 mod fences;
 mod harness;
+mod ingress;
 mod limits;
 mod protocol_doc;
 mod publishing;

@@ -88,6 +88,13 @@ pub async fn an_ingress_entry_reaches_a_target_once(subject: &Subject) {
     assert_eq!(add(&target, entry[0]).await, first);
     assert_eq!(add(&target, entry[1]).await, second);
     assert!(add(&other, entry[0]).await > Offset::ZERO);
+    // The search for one ends where it would stand if it were there.
+    let three = subject.add(&stream("ingress"), 3).await;
+    let (third, fifth) = (add(&target, three[0]).await, add(&target, three[2]).await);
+    assert!(fifth > third && second < third);
+    for (entry, offset) in [(three[2], fifth), (three[0], third), (entry[1], second)] {
+        assert_eq!(add(&target, entry).await, offset);
+    }
     // What is older than the ingress entry cannot come from it, and is not looked at.
     let later = Offset { ms: first.ms + 3_600_000, seq: 0 };
     let unfound = add(&target, later).await;
