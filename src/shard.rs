@@ -115,6 +115,9 @@ struct Shard {
     asks: RefCell<VecDeque<Request>>,
     asked: Notify,
     store_now: Notify,
+    /// When the shard looks at its agenda next, and what tells it to look earlier.
+    wakes: Cell<Option<Instant>>,
+    sooner: Notify,
     requests: Cell<usize>,
     /// Dead letters written in the current second.
     buried: Cell<(u64, u32)>,
@@ -140,6 +143,8 @@ impl Shard {
             asks: RefCell::default(),
             asked: Notify::new(),
             store_now: Notify::new(),
+            wakes: Cell::new(None),
+            sooner: Notify::new(),
             requests: Cell::new(0),
             buried: Cell::new((0, 0)),
             closing: CancellationToken::new(),
@@ -169,7 +174,9 @@ impl Shard {
             // With nothing on the agenda the loop looks again after a while.
             let due =
                 self.state.borrow().next_time().unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
+            self.wakes.set(Some(due));
             tokio::select! {
+                () = self.sooner.notified() => {}
                 got = deliveries.recv_many(&mut delivered, 256) => {
                     if got == 0 {
                         tracing::error!("the feed is gone, and nothing can be delivered: this node drains");
@@ -190,6 +197,11 @@ impl Shard {
         let answer = call(&mut state);
         state.flush();
         let errands = std::mem::take(&mut state.errands);
+        // A connection's task may have put something on the agenda that comes before all there was.
+        if state.next_time().is_some_and(|due| self.wakes.get().is_some_and(|wakes| due < wakes)) {
+            self.wakes.set(None);
+            self.sooner.notify_one();
+        }
         drop(state);
         errands.into_iter().for_each(|errand| self.start(errand));
         answer

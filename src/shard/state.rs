@@ -116,6 +116,8 @@ impl State {
         let (hub, metrics) = (&self.hub, &self.metrics);
         let mut channel_of = |name: &ChannelName| channel(hub, metrics, &tenant, name);
         seat.session.begin(wishes, &mut channel_of, &mut self.fx);
+        // `connected` goes out at once, whatever the subscriptions wait for.
+        self.touch(at);
         for sub in kept {
             self.join(at, sub);
         }
