@@ -5,10 +5,12 @@
 
 pub mod batch;
 pub mod feed;
+pub mod janitor;
 mod outlet;
 mod pages;
 mod ring;
 
 pub use batch::{Batch, Channel, Item};
-pub use feed::{Feed, FeedHandle, FeedOptions, Request};
+pub use feed::{Feed, FeedHandle, FeedOptions, Request, Trims};
+pub use janitor::{Janitor, JanitorOptions};
 pub use outlet::{Delivery, ShardId};

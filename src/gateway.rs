@@ -21,13 +21,13 @@ use crate::backbone::embedded::Embedded;
 use crate::backbone::redis::{RedisBackbone, RedisConfig};
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError};
-use crate::config::{BackboneConfig, Config, Wake, connection_limit, raise_file_limit};
-use crate::delivery::{Delivery, Feed, FeedOptions, ShardId};
+use crate::config::{BackboneConfig, Config, RetentionConfig, Wake, connection_limit, raise_file_limit};
+use crate::delivery::{Delivery, Feed, FeedOptions, Janitor, JanitorOptions, ShardId, Trims};
 use crate::directory::{Directory, Order};
 use crate::domain::NodeId;
 use crate::domain::keys::SECRET_KEY;
 use crate::router::secret::ShortSecret;
-use crate::router::{ClusterSecret, NodeRecord, ResumeTokens, membership};
+use crate::router::{AffinityKey, ClusterSecret, Members, NodeRecord, ResumeTokens, membership};
 use crate::session::Session;
 use crate::shard::gate::Gate;
 use crate::shard::{self, Env, Inlets};
@@ -132,7 +132,7 @@ impl Node {
         let resume = ResumeTokens::new(&cluster_secret(config, &*contract).await?);
         let record = NodeRecord::new(config.node.public_url.as_ref().map(ToString::to_string));
         let (record, records) = watch::channel(record);
-        let (_members, keeper) =
+        let (members, keeper) =
             membership::start(contract.clone(), config.node.id.clone(), records, stop.clone());
         own(&mut tasks, keeper);
 
@@ -145,9 +145,12 @@ impl Node {
             (0..count).map(|_| mpsc::channel::<Delivery>(SHARD_QUEUE)).unzip();
         let (to_orders, orders): (Vec<_>, Vec<_>) =
             (0..count).map(|_| mpsc::channel::<Order<Session>>(ORDER_QUEUE)).unzip();
+        let trims = trims(members, config.node.id.clone());
         let (feed, task) =
-            Feed::spawn(contract.clone(), dirty, metrics.clone(), options, to_shards, stop.clone());
+            Feed::spawn(contract.clone(), dirty, metrics.clone(), options, to_shards, trims, stop.clone());
         own(&mut tasks, task);
+        let tenants = Arc::new(Tenants::from_config(config));
+        own(&mut tasks, start_janitor(config, &contract, &tenants, &metrics, &stop));
         let (directory, task) = Directory::spawn(to_orders, stop.clone());
         own(&mut tasks, task);
 
@@ -165,7 +168,7 @@ impl Node {
             backbone: contract,
             feed,
             directory,
-            tenants: Arc::new(Tenants::from_config(config)),
+            tenants,
             resume,
             metrics,
             gate: Gate::new(limit.get()),
@@ -283,6 +286,28 @@ async fn start_backbone(
             Ok((Started::Embedded(embedded), Some(address)))
         }
     }
+}
+
+/// Of all nodes one trims a channel: where rendezvous hashing puts it.
+fn trims(members: watch::Receiver<Arc<Members>>, node: NodeId) -> Trims {
+    Arc::new(move |channel| {
+        let key = AffinityKey::new(&channel.tenant, channel.name.as_str().as_bytes());
+        members.borrow().home(key).is_none_or(|home| *home == node)
+    })
+}
+
+/// Starts the task that looks after the streams which no node watches.
+fn start_janitor(
+    config: &Config,
+    backbone: &Arc<dyn Backbone>,
+    tenants: &Arc<Tenants>,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> JoinHandle<()> {
+    let RetentionConfig { pass, keys_per_s } = config.retention;
+    let options = JanitorOptions { pass, keys_per_s };
+    let (backbone, tenants, metrics) = (backbone.clone(), tenants.clone(), metrics.clone());
+    Janitor::spawn(backbone, tenants, metrics, config.node.id.clone(), options, stop.clone())
 }
 
 /// The secret that signs resume tokens: the configured one, or else one that the backbone keeps.

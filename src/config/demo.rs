@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::{NamespaceRules, OnSlow, PublishRight, TenantId};
+use crate::domain::{NamespaceRules, OnSlow, PublishRight, StreamRetention, TenantId};
 
 use super::Config;
 use super::tenant::{JwtConfig, JwtKey, KeyMaterial, TenantConfig};
@@ -37,6 +37,7 @@ impl Config {
                 keys: vec![JwtKey { kid: None, material: KeyMaterial::Hs256(Secret::new(DEMO_JWT_SECRET)) }],
             }),
             limits: self.limits.clone(),
+            streams: StreamRetention::default(),
             namespaces: vec![
                 NamespaceRules::log("room"),
                 NamespaceRules::personal(),

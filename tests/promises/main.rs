@@ -11,4 +11,5 @@ mod limits;
 mod protocol_doc;
 mod publishing;
 mod resp;
+mod retention;
 mod sessions;

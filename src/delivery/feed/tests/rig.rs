@@ -38,8 +38,8 @@ impl Rig {
         let cancel = CancellationToken::new();
         let (senders, shards) = inboxes.iter().map(|capacity| mpsc::channel(*capacity)).unzip();
         let options = FeedOptions::default();
-        let running =
-            Feed::spawn(probe.clone(), dirty.clone(), metrics.clone(), options, senders, cancel.clone());
+        let (marks, values, stop) = (dirty.clone(), metrics.clone(), cancel.clone());
+        let running = Feed::spawn(probe.clone(), marks, values, options, senders, Arc::new(|_| true), stop);
         let retention = NamespaceRules::log("room").retention;
         let (feed, task) = running;
         Self { probe, dirty, metrics, feed, shards, retention, _running: (cancel.drop_guard(), task) }
@@ -47,7 +47,7 @@ impl Rig {
 
     /// Channels opened from now on keep so much.
     pub(super) fn retain(&mut self, max_len: u64, max_age: Duration) {
-        self.retention = Retention { max_len, max_age_ms: max_age.as_millis() as u64 };
+        self.retention = Retention { max_len, max_age_ms: max_age.as_millis() as u64, max_bytes: None };
     }
 
     fn channel(&self, stream: &StreamKey) -> Arc<Channel> {
