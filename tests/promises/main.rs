@@ -14,5 +14,6 @@ mod limits;
 mod protocol_doc;
 mod publishing;
 mod resp;
+mod retention;
 mod sessions;
 mod storms;
