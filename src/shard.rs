@@ -156,9 +156,8 @@ impl Shard {
         let storing = tokio::task::spawn_local(shard.clone().keep_storing_cursors());
         tokio::select! {
             () = shard.attend(deliveries, orders) => {}
-            () = shard.clone().leave() => {}
+            () = shard.clone().leave(storing) => {}
         }
-        storing.abort();
         asking.abort();
         Ok(())
     }
