@@ -396,9 +396,9 @@ impl Shard {
     }
 
     /// Ends a session that was taken from its shard and does not go on.
-    pub(super) async fn retire(&self, mut session: Box<Session>) {
+    pub(super) async fn retire(&self, mut session: Box<Session>, reason: CloseReason) {
         self.store_last(&mut session).await;
-        let (reason, lived, last) = (CloseReason::Replaced, None, true);
+        let (lived, last) = (None, true);
         let event = SessionEvent::Disconnected { reason, lived, last };
         self.env.upstream.tell(&session.tenant, event, || who(&session));
     }

@@ -366,7 +366,7 @@ async fn a_wrong_key_drains_nothing() {
         let output =
             Command::new(TIDEGATE).args(["drain", "--url", &url, "--key", "something else"]).output().await?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.code() == Some(1) && said.contains("TIDEGATE_ADMIN_TOKEN"), "{said}");
+        ensure!(output.status.code() == Some(1) && said.contains("TIDEGATE_KEY"), "{said}");
         client(&node, &user("alice")).await?.settle().await
     })
     .await;
