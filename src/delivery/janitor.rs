@@ -172,37 +172,42 @@ impl Janitor {
                         unfinished.push(trim);
                     }
                 }
-                Err(error) => self.failed(&trim.stream, &error),
+                Err(error) => self.failed(pass, "trim", &trim.stream, &error),
             }
         }
         unfinished
     }
 
     /// Removes channels that are over: empty for as long as their entries would be kept. Not one that a
-    /// node watches, for whoever has a position in it would take its end for a loss. A node that begins
-    /// to watch in this very moment tells of a gap where nothing was for so long.
+    /// node watches, for whoever has a position in it would take its end for a loss; nor where nobody can
+    /// tell. A node that begins to watch in this very moment tells of a gap where nothing was for so long.
     async fn remove(&self, channels: Vec<(StreamKey, Offset)>, pass: &mut JanitorPass) {
         let streams: Vec<StreamKey> = channels.iter().map(|(stream, _)| stream.clone()).collect();
         let watchers = self.backbone.watchers(&streams).await;
-        let unwatched = channels.into_iter().zip(watchers).filter(|(_, count)| *count == Ok(Some(0)));
-        let unwatched: Vec<_> = unwatched.map(|(channel, _)| channel).collect();
+        let mut unwatched = Vec::with_capacity(channels.len());
+        for (channel, watchers) in channels.into_iter().zip(watchers) {
+            match watchers {
+                Ok(Some(0)) => unwatched.push(channel),
+                Ok(_) => {}
+                Err(error) => self.failed(pass, "count the watchers of", &channel.0, &error),
+            }
+        }
         let removed = self.backbone.remove_empty(&unwatched).await;
         for ((stream, _), removed) in unwatched.iter().zip(removed) {
             match removed {
                 Ok(removed) => pass.removed += u64::from(removed),
-                Err(error) => self.failed(stream, &error),
+                Err(error) => self.failed(pass, "remove", stream, &error),
             }
         }
     }
 
-    fn failed(&self, stream: &StreamKey, error: &BackboneError) {
-        let metrics = self.node_metrics();
-        events::backbone_error(
-            metrics,
-            error.into(),
-            "look after a stream",
-            &format_args!("{stream}: {error}"),
-        );
+    /// The first failure of a pass is told; what is withheld from the node fails for every stream.
+    fn failed(&self, pass: &mut JanitorPass, doing: &'static str, stream: &StreamKey, error: &BackboneError) {
+        pass.failed += 1;
+        if pass.failed == 1 {
+            let why = format_args!("{doing} {stream}: {error}");
+            events::backbone_error(self.node_metrics(), error.into(), "look after a stream", &why);
+        }
     }
 
     /// Whether this node has the lease, which is renewed in time or asked for.

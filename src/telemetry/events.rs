@@ -229,11 +229,13 @@ pub struct JanitorPass {
     pub entries: u64,
     /// Streams removed.
     pub removed: u64,
+    /// Commands that the backbone did not carry out.
+    pub failed: u64,
 }
 
 /// The janitor went through all streams.
 pub fn janitor_passed(metrics: &NodeMetrics, pass: &JanitorPass, took: Duration) {
-    let JanitorPass { streams, foreign, trimmed, entries, removed } = *pass;
+    let JanitorPass { streams, foreign, trimmed, entries, removed, failed } = *pass;
     metrics.janitor_streams.inc_by(streams);
     metrics.janitor_foreign_streams.set(i64::try_from(foreign).unwrap_or(i64::MAX));
     metrics.janitor_trims.inc_by(trimmed);
@@ -246,6 +248,7 @@ pub fn janitor_passed(metrics: &NodeMetrics, pass: &JanitorPass, took: Duration)
         trimmed,
         entries,
         removed,
+        failed,
         took_ms = millis(took),
         "streams looked after"
     );
@@ -318,7 +321,7 @@ mod tests {
         assert_eq!(node.backbone_errors.of(BackboneFault::ReadOnly).get(), 1);
         cursors_written(node, CursorWriteOutcome::Stale, 4);
         assert_eq!(node.cursor_writes.of(CursorWriteOutcome::Stale).get(), 4);
-        let pass = JanitorPass { streams: 9, foreign: 1, trimmed: 3, entries: 40, removed: 2 };
+        let pass = JanitorPass { streams: 9, foreign: 1, trimmed: 3, entries: 40, removed: 2, failed: 0 };
         janitor_passed(node, &pass, Duration::from_secs(1));
         assert_eq!((node.janitor_trimmed_entries.get(), node.janitor_foreign_streams.get()), (40, 1));
         shard_inbox_full(node, 0);
