@@ -29,7 +29,8 @@ pub trait Backbone: Send + Sync + 'static {
     /// epoch, and marks every watched stream. Watching twice is watching once.
     async fn watch(&self, streams: &[StreamKey]) -> Result<(), BackboneError>;
 
-    /// Stops waking for these streams. A few late marks may still come.
+    /// Stops waking for these streams. A few late marks may still come; [`Self::watchers`] asked after
+    /// this does not count this node, while the backbone answers.
     async fn unwatch(&self, streams: &[StreamKey]);
 
     /// Where these streams end, one answer each, in order. A stream that does not exist ends at `0-0`.

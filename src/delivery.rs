@@ -10,8 +10,10 @@ pub mod ingress;
 mod outlet;
 mod pages;
 mod ring;
+pub mod upstream;
 
 pub use batch::{Batch, Channel, Item};
 pub use feed::{Feed, FeedHandle, FeedOptions, Request};
 pub use ingress::{Ingress, IngressOptions};
 pub use outlet::{Delivery, ShardId};
+pub use upstream::{SessionEvent, Upstream, Who};

@@ -30,5 +30,6 @@ fn run(command: Command) -> Result<(), CliError> {
             cli::dlq::check(&args)?;
             cli::run_async(cli::dlq::run(args))
         }
+        Command::Kick(args) => cli::run_async(cli::kick::run(args)),
     }
 }

@@ -1,7 +1,7 @@
 //! A backbone for tests of this floor: it shows what is added, and can go away.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 
@@ -14,14 +14,11 @@ use crate::domain::{Offset, Publication, StreamKey};
 pub(super) struct Fake {
     embedded: Arc<Embedded>,
     away: AtomicBool,
-    in_flight: AtomicUsize,
-    pub(super) most_in_flight: AtomicUsize,
 }
 
 impl Default for Fake {
     fn default() -> Self {
-        let (away, in_flight, most_in_flight) = Default::default();
-        Self { embedded: Embedded::new(Arc::default()), away, in_flight, most_in_flight }
+        Self { embedded: Embedded::new(Arc::default()), away: AtomicBool::default() }
     }
 }
 
@@ -29,6 +26,11 @@ impl Fake {
     /// From now on nothing answers.
     pub(super) fn leave(&self) {
         self.away.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on everything answers again.
+    pub(super) fn come_back(&self) {
+        self.away.store(false, Ordering::Relaxed);
     }
 
     /// What was added to a channel of tenant `acme`, in order.
@@ -53,12 +55,9 @@ impl Overlay for Fake {
     }
 
     async fn append_all(&self, additions: &[Addition]) -> Vec<Result<Offset, BackboneError>> {
-        let now = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
-        self.most_in_flight.fetch_max(now, Ordering::Relaxed);
         for _ in 0..3 {
             tokio::task::yield_now().await;
         }
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
         let mut answers = Vec::with_capacity(additions.len());
         for addition in additions {
             answers.push(if self.away.load(Ordering::Relaxed) {

@@ -23,6 +23,7 @@ use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{Instant, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::Upstream;
 use crate::backbone::backoff::Backoff;
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError, Group, Take, Work};
@@ -83,6 +84,8 @@ pub struct Ingress {
     pub tenants: Arc<Tenants>,
     /// What is counted.
     pub metrics: Metrics,
+    /// Who is told of messages that find nobody.
+    pub upstream: Upstream,
     /// Who holds the leases.
     pub node: NodeId,
     /// Knobs.

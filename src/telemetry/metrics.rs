@@ -9,7 +9,7 @@ use super::labels::{
 };
 use super::values::{Counter, Gauge, Histogram, Labelled};
 use super::{exposition, families};
-use crate::domain::{CloseReason, TenantId};
+use crate::domain::{CloseReason, EventKind, TenantId};
 
 /// Tenants that have values of their own, at most; the ones that come later share one set under the
 /// tenant label `_other`. A tenant's values take under 2 KB.
@@ -120,6 +120,12 @@ pub struct TenantMetrics {
     pub entries_skipped: Labelled<Skip, Counter>,
     /// Publications, once a target channel.
     pub publishes: Labelled<Via, Labelled<PublishOutcome, Counter>>,
+    /// Sends over HTTP that run.
+    pub sends_running: Gauge,
+    /// Session events written for the backends.
+    pub session_events: Labelled<EventKind, Counter>,
+    /// Session events that were not.
+    pub session_events_dropped: Counter,
     /// From an entry's offset to its fan-out, once a batch.
     pub delivery_delay: Histogram,
     /// 1 while this node reads the tenant's ingress.
@@ -150,6 +156,9 @@ impl Default for TenantMetrics {
             dead_letters: Labelled::default(),
             entries_skipped: Labelled::default(),
             publishes: Labelled::default(),
+            sends_running: Gauge::default(),
+            session_events: Labelled::default(),
+            session_events_dropped: Counter::default(),
             delivery_delay: Histogram::new(DELAY_BOUNDS),
             ingress_held: Gauge::default(),
             ingress_entries: Counter::default(),

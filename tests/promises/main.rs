@@ -4,6 +4,7 @@ mod acks;
 mod auth;
 mod backbone;
 mod delivery;
+mod events;
 mod faults;
 mod fences;
 mod harness;

@@ -44,7 +44,7 @@ enum Mode {
 
 enum Order {
     Watch { streams: Vec<StreamKey>, done: oneshot::Sender<Result<(), BackboneError>> },
-    Unwatch { streams: Vec<StreamKey> },
+    Unwatch { streams: Vec<StreamKey>, done: oneshot::Sender<()> },
 }
 
 /// Gives orders to the task.
@@ -106,11 +106,16 @@ impl Wakeups {
             .unwrap_or_else(|_| Err(away()))
     }
 
-    /// Stops marking, some time later.
+    /// Stops marking. Resolves when the server was told, or soon where there is none.
     pub(super) async fn unwatch(&self, streams: &[StreamKey]) {
         if !streams.is_empty() {
-            // An error says that the task has ended: nothing marks any more.
-            let _ = self.orders.send(Order::Unwatch { streams: streams.to_vec() }).await;
+            let (done, answer) = oneshot::channel();
+            let order = Order::Unwatch { streams: streams.to_vec(), done };
+            // An error says that the task has ended: nothing marks any more. Without a connection the
+            // server has forgotten what was watched.
+            if self.orders.send(order).await.is_ok() {
+                let _ = timeout(self.window_timeout, answer).await;
+            }
         }
     }
 
@@ -330,7 +335,11 @@ impl Keeper {
                     }
                     self.watch(channel, wanted, waiting).await?;
                 }
-                Order::Unwatch { streams } => self.unwatch(channel, streams).await?,
+                Order::Unwatch { streams, done } => {
+                    self.unwatch(channel, streams).await?;
+                    // Whoever waited may have given up.
+                    let _ = done.send(());
+                }
             }
         }
         Ok(())
@@ -408,7 +417,7 @@ impl Keeper {
                         // A closed one belongs to a caller that gave up.
                         let _ = done.send(Err(refusal));
                     }
-                    Some(Order::Unwatch { streams }) => {
+                    Some(Order::Unwatch { streams, .. }) => {
                         self.watched.remove(streams);
                     }
                     None => return,

@@ -20,7 +20,14 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub(super) async fn append_all(link: &Link, additions: &[Addition]) -> Vec<Result<Offset, BackboneError>> {
     let mut answers = Vec::with_capacity(additions.len());
     while let Some(rest) = additions.get(answers.len()..).filter(|rest| !rest.is_empty()) {
-        answers.extend(append_chunk(link, &rest[..fitting(rest)]).await);
+        let added = append_chunk(link, &rest[..fitting(rest)]).await;
+        let away = added.last().and_then(|last| last.as_ref().err());
+        let away = away.filter(|error| matches!(error, BackboneError::Away(_))).cloned();
+        answers.extend(added);
+        // What follows could be there before what failed is tried again: two to one stream keep their order.
+        if let Some(away) = away {
+            answers.resize(additions.len(), Err(away));
+        }
     }
     answers
 }

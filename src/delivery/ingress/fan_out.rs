@@ -191,9 +191,9 @@ impl<'r> FanOut<'r> {
         for write in round {
             let unanswered = || Err(BackboneError::Away("no answer".into()));
             match answers.next().unwrap_or_else(unanswered) {
-                Ok(_) => {
+                Ok(offset) => {
                     written += 1;
-                    self.written(&write.target);
+                    self.written(&write.target, offset);
                 }
                 Err(BackboneError::Full(_)) if self.is_patient(&write.target.stream) => {
                     self.resting.insert(write.target.stream.clone());
@@ -223,7 +223,8 @@ impl<'r> FanOut<'r> {
     }
 
     /// A channel took a message.
-    fn written(&mut self, target: &Target) {
+    fn written(&mut self, target: &Target, offset: Offset) {
+        self.reader.ingress.upstream.note_unwatched(&self.reader.tenant, &target.channel, offset);
         if !self.reader.full.is_empty() {
             self.reader.full.remove(&target.stream);
         }

@@ -119,12 +119,19 @@ impl Rig {
         Self { embedded, dirty, tenants, tenant: TenantId::parse("acme").unwrap() }
     }
 
+    fn upstream(&self) -> Upstream {
+        let node = NodeId::parse("up").unwrap();
+        let stop = CancellationToken::new();
+        Upstream::spawn(self.embedded.clone(), node, self.tenants.clone(), Metrics::default(), stop).0
+    }
+
     fn ingress(&self, node: &str, backbone: Arc<dyn Backbone>) -> Ingress {
         Ingress {
             backbone,
             dirty: self.dirty.clone(),
             tenants: self.tenants.clone(),
             metrics: Metrics::default(),
+            upstream: self.upstream(),
             node: NodeId::parse(node).unwrap(),
             options: IngressOptions::default(),
         }
