@@ -32,7 +32,9 @@ const HEADER_BYTES: usize = 16 * 1024;
 /// What there is below `/v1/<tenant>/`: nothing else is served, and each stands in the API's description
 /// by this name.
 const ROUTES: &[&str] =
-    &["ws", "publish", "sends", "sends/{id}", "dead-letters", "dead-letters/retry", "dead-letters/purge"];
+    &["ws", "publish", "sends", "sends/{send}", "dead-letters", "dead-letters/retry", "dead-letters/purge"];
+/// How long a short body may take.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the headers of a request may take.
 const HEADER_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -165,11 +167,17 @@ impl Shard {
         action: Option<&str>,
     ) -> Answer {
         let (head, body) = request.into_parts();
-        let Ok(body) = Limited::new(body, dead_letters::BODY_BYTES).collect().await else {
-            let why = format!("the body is cut off or larger than {} bytes\n", dead_letters::BODY_BYTES);
-            return text(StatusCode::PAYLOAD_TOO_LARGE, why);
+        let body = Limited::new(body, dead_letters::BODY_BYTES).collect();
+        let body = match tokio::time::timeout(BODY_PATIENCE, body).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(_)) => {
+                let why = format!("the body is cut off or larger than {} bytes", dead_letters::BODY_BYTES);
+                return api_error(StatusCode::PAYLOAD_TOO_LARGE, &why);
+            }
+            Err(_) => return api_error(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
         };
-        let letters = DeadLetters { backbone: &*self.env.backbone, tenant };
+        let (backbone, upstream) = (&*self.env.backbone, &self.env.upstream);
+        let letters = DeadLetters { backbone, tenant, upstream };
         let query = head.uri.query();
         letters.handle(&head.method, action, query, &head.headers, &body.to_bytes()).await.map(Full::new)
     }
