@@ -123,6 +123,45 @@ def check_backends(kind, url, copies):
         run(f"{kind}: {name} backend reads up", [*command, "--url", url, "listen", "--count", "1"], "alice sends order: two pounds of tide")
 
 
+def check_webhook(kind, url):
+    """The forwarder against a receiver that fails at first: taken, answered, or put away."""
+    global passed
+    name = f"{kind}: webhook forwarder"
+    env = {**os.environ, "WEBHOOK_SECRET": "a secret of the checks, long enough"}
+    receiver = subprocess.Popen([PYTHON, ROOT / "tests/clients/receiver.py"], stdout=subprocess.PIPE, text=True, env=env)
+    hook = f"http://127.0.0.1:{receiver.stdout.readline().split()[1]}/hook"
+    session = "A" * 22
+    add = ("import redis, sys; db = redis.Redis.from_url(sys.argv[1]);"
+           f"[db.xadd('tg:demo:up', dict(entry, user='alice', session='{session}')) for entry in ("
+           "{'topic': 'order', 'data': 'tide'}, {'topic': 'order', 'data': 'refuse me'},"
+           "{'event': 'connected'}, {'topic': 'order', 'data': 'never'})]")
+    run(f"{kind}: what is to be forwarded", [PYTHON, "-c", add, url])
+    forwarder = subprocess.Popen(
+        [PYTHON, ROOT / "examples/webhook-forwarder/forward.py", "--url", url, "--webhook", hook, "--attempts", "4"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    lines = []
+    try:
+        # What the checks before left in `up` is forwarded as well: until ours is put away, which is last.
+        for line in forwarder.stdout:
+            lines.append(line)
+            if sum("dead letters" in line for line in lines) == 2:
+                break
+    finally:
+        stop(forwarder)
+        stop(receiver)
+    took = receiver.stdout.read()
+    look = ("import redis, sys; db = redis.Redis.from_url(sys.argv[1], decode_responses=True);"
+            f"print([e['data'] + ' ' + e['id'][:6] for _, e in db.xrange('tg:demo:ch:session:{session}')]);"
+            "print([[e['data'], e['reason'], e['attempts']] for _, e in db.xrange('tg:demo:dlq')]);"
+            "print(db.xautoclaim('tg:demo:up', 'webhook', 'check', 0)[1])")
+    wanted = r"""\['{"you": "tide"} reply-'\]\n\[\['refuse me', 'webhook: HTTP 400', '1'\], \['never', 'webhook: .*', '4'\]\]\n\[\]"""
+    run(f"{name}: replies, dead letters, nothing left", [PYTHON, "-c", look, url], wanted)
+    if forwarder.returncode != 0 or "took order of alice at attempt 3\ntook connected of alice at attempt 3" not in took:
+        raise Failed(f"{name}: {forwarder.returncode}\n{took}{''.join(lines)}")
+    passed += 1
+    print(f"ok  {name}", flush=True)
+
+
 def check_clients(kind, host, port, copies):
     run(f"{kind}: redis-py", [PYTHON, ROOT / "tests/clients/redis_py.py", host, port], "ok")
     run(f"{kind}: ioredis and node-redis", ["node", copies / "node.mjs", host, port], "ok")
@@ -140,6 +179,7 @@ def main():
         redis, port = start_redis(folder)
         try:
             check_backends("redis-server", f"redis://backend:change-me-too@127.0.0.1:{port}", folder)
+            check_webhook("redis-server", f"redis://backend:change-me-too@127.0.0.1:{port}")
             check_clients("redis-server", "127.0.0.1", port, folder)
         finally:
             stop(redis)
@@ -152,6 +192,7 @@ def check_node(binary, folder):
     node, at = start_node(binary, folder)
     try:
         check_backends("embedded", f"redis://{at['resp']}", folder)
+        check_webhook("embedded", f"redis://{at['resp']}")
         check_clients("embedded", *at["resp"].rsplit(":", 1), folder)
         base = f"http://{at['http']}"
         shots = Path(os.environ.get("TIDEGATE_TOOLS", folder)) / "page"

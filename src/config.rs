@@ -17,13 +17,15 @@ use crate::domain::{Limits, NodeId, TenantId};
 mod connections;
 mod demo;
 mod namespace;
+mod network;
 mod reader;
 mod sections;
 mod tenant;
 mod values;
 
-pub use connections::{TooFewFiles, connection_limit, raise_file_limit};
+pub use connections::{Places, TooFewFiles, places, raise_file_limit};
 pub use demo::{DEMO_API_KEY, DEMO_JWT_SECRET, DEMO_TENANT};
+pub use network::Network;
 pub use reader::{ConfigErrors, Env, Problem};
 pub use tenant::{JwtConfig, JwtKey, KeyMaterial, TenantConfig};
 pub use values::{ApiKeyHash, HttpUrl, Origin, Origins, Secret, sha256};
@@ -65,10 +67,29 @@ pub struct NodeConfig {
     /// Threads that serve connections.
     pub shards: NonZeroUsize,
     /// Connections served at once; `None`: as many as the limit of open files leaves room for. See
-    /// [`connection_limit`].
+    /// [`places`].
     pub max_connections: Option<NonZeroUsize>,
+    /// Connections without a session at once; `None`: a quarter of all.
+    pub max_handshakes: Option<NonZeroUsize>,
+    /// Sessions without a connection that are kept for their clients.
+    pub max_detached_sessions: usize,
+    /// How long the head of an HTTP request may take, and a connection may rest between two.
+    pub header_timeout: Duration,
+    /// How fast connections may come.
+    pub accept: AcceptConfig,
     /// How long a node that goes away lets its clients move.
     pub drain_timeout: Duration,
+}
+
+/// How fast connections may come. A second's worth may come at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcceptConfig {
+    /// Connections a second from everywhere; 0: no limit.
+    pub per_s: u32,
+    /// Connections a second from one address (IPv6: one /64); 0: no limit.
+    pub per_s_per_address: u32,
+    /// Networks whose addresses have no limit of their own: load balancers, this machine.
+    pub exempt: Vec<Network>,
 }
 
 /// Where the logs are.

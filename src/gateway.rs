@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::admin::{self, Admin, AdminToken, Hosts, Routes};
+use crate::api::drain::{self, Drain};
 use crate::api::health::{Health, Lifecycle};
 use crate::api::publish::Publishing;
 use crate::api::publish::sends::Sends;
@@ -23,7 +24,7 @@ use crate::backbone::embedded::Embedded;
 use crate::backbone::redis::{RedisBackbone, RedisConfig};
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError};
-use crate::config::{BackboneConfig, Config, Wake, connection_limit, raise_file_limit};
+use crate::config::{BackboneConfig, Config, Wake, places, raise_file_limit};
 use crate::delivery::{Delivery, Feed, FeedOptions, Ingress, IngressOptions, ShardId, Upstream};
 use crate::directory::{Directory, Order};
 use crate::domain::NodeId;
@@ -32,6 +33,7 @@ use crate::router::secret::ShortSecret;
 use crate::router::{ClusterSecret, NodeRecord, ResumeTokens, membership};
 use crate::session::Session;
 use crate::shard::gate::Gate;
+use crate::shard::waiting::Detached;
 use crate::shard::{self, Env, Inlets};
 use crate::telemetry::{Metrics, events};
 use crate::tenants::Tenants;
@@ -80,9 +82,11 @@ pub struct Node {
     backbone: Started,
     lifecycle: watch::Sender<Lifecycle>,
     record: watch::Sender<NodeRecord>,
-    drain: CancellationToken,
+    drain: Drain,
+    /// What this node does for others it stops at the start of the drain.
+    leaving: CancellationToken,
     stop: CancellationToken,
-    shards: Vec<ThreadHandle<io::Result<usize>>>,
+    shards: Vec<ThreadHandle<io::Result<()>>>,
     sends: Sends,
     tasks: JoinSet<()>,
 }
@@ -104,8 +108,8 @@ impl Started {
 
 /// Batches that wait for one shard.
 const SHARD_QUEUE: usize = 1024;
-/// How long the node's own tasks may take to end once the shards have.
-const TASKS_END: Duration = Duration::from_secs(5);
+/// How long the node's own tasks have to end once the shards have, even where the deadline is over.
+const TASKS_END: Duration = Duration::from_millis(250);
 /// Orders of the directory that wait for one shard.
 const ORDER_QUEUE: usize = 256;
 
@@ -121,14 +125,15 @@ impl Node {
         metrics: Metrics,
         page: Option<fn(&Addresses) -> String>,
     ) -> Result<Self, StartError> {
-        let limit = connection_limit(&config.node, raise_file_limit()?)?;
+        let places = places(&config.node, raise_file_limit()?)?;
         let count = config.node.shards.get();
         let (http, listeners) = bind_shards(config.node.listen, count)
             .map_err(|error| StartError::Listen { error, flag: "--listen" })?;
         let (admin_listener, admin) = listen(config.node.admin_listen, "--admin-listen").await?;
 
         let dirty = Arc::new(DirtySet::default());
-        let (stop, drain) = (CancellationToken::new(), CancellationToken::new());
+        let (stop, leaving) = (CancellationToken::new(), CancellationToken::new());
+        let drain = Drain::new(count, config.node.drain_timeout);
         let mut tasks = JoinSet::new();
         let (backbone, resp) = start_backbone(config, &dirty, &stop, &mut tasks).await?;
         let contract = backbone.contract();
@@ -176,7 +181,7 @@ impl Node {
         let token = config.admin.token.as_ref().map(|token| AdminToken::new(token.expose()));
         let hosts = Hosts::new(admin, []);
         let admin_api = Admin { health, metrics: metrics.clone(), token, hosts };
-        let routes = sessions::router(directory.clone(), tenants.clone());
+        let routes = sessions::router(directory.clone(), tenants.clone()).merge(drain::router(drain.clone()));
         tasks.spawn(serve_admin(admin_listener, admin_api, routes, stop.clone()));
 
         let publishing =
@@ -191,7 +196,7 @@ impl Node {
             node: config.node.id.clone(),
             options: IngressOptions::default(),
         };
-        own(&mut tasks, ingress.spawn(drain.clone()));
+        own(&mut tasks, ingress.spawn(leaving.clone()));
 
         let env = Env {
             id: ShardId(0),
@@ -204,7 +209,10 @@ impl Node {
             resume,
             publishing,
             metrics,
-            gate: Gate::new(limit.get()),
+            gate: Gate::new(places, &config.node.accept),
+            header_timeout: config.node.header_timeout,
+            detached: Detached::new(config.node.max_detached_sessions),
+            drain: drain.clone(),
             page: page.map(|page| Bytes::from(page(&addresses))),
         };
         let inlets = listeners.into_iter().zip(deliveries).zip(orders);
@@ -212,12 +220,12 @@ impl Node {
         for (id, ((listener, deliveries), orders)) in inlets.enumerate() {
             // Configuration allows `ShardId::MOST` at most.
             let env = Env { id: ShardId(id as u8), ..env.clone() };
-            shards.push(shard::spawn(env, Inlets { listener, deliveries, orders, drain: drain.clone() })?);
+            shards.push(shard::spawn(env, Inlets { listener, deliveries, orders })?);
         }
         lifecycle.send_replace(Lifecycle::Ready);
         events::node_ready(&config.node.id);
         let node = config.node.id.clone();
-        Ok(Self { addresses, node, backbone, lifecycle, record, drain, stop, shards, sends, tasks })
+        Ok(Self { addresses, node, backbone, lifecycle, record, drain, leaving, stop, shards, sends, tasks })
     }
 
     /// Where it can be reached.
@@ -225,49 +233,50 @@ impl Node {
         self.addresses
     }
 
+    /// Resolves once an operator asks for the drain (`POST /admin/drain`). Cancel-safe.
+    pub async fn drain_asked(&self) {
+        self.drain.asked().await;
+    }
+
     /// Ends the node: clients are told to go elsewhere, cursors are stored, every thread and task is
-    /// joined. Not to be cancelled: what is cut off then is delivered again elsewhere.
-    pub async fn drain(mut self, deadline: Duration) {
-        let began = Instant::now();
+    /// joined, all by one deadline, `node.drain_timeout_ms` from now. Not to be cancelled: what is cut off
+    /// then is delivered again elsewhere.
+    pub async fn drain(mut self) {
+        let plan = self.drain.begin();
+        self.leaving.cancel();
+        let timeout = plan.deadline - plan.began;
         self.lifecycle.send_replace(Lifecycle::Draining);
         self.record.send_modify(|record| record.draining = true);
-        events::drain_started(&self.node, deadline);
-        self.drain.cancel();
+        events::drain_started(&self.node, plan.sessions, timeout);
         let shards = std::mem::take(&mut self.shards);
-        let joined = tokio::task::spawn_blocking(move || shards.into_iter().map(join_shard).sum());
-        // Past the deadline the process ends with whatever a shard still holds.
-        let forced = match tokio::time::timeout(deadline, joined).await {
-            Ok(forced) => forced.unwrap_or(0),
-            Err(_) => {
-                tracing::error!("the deadline came before every shard had ended");
-                0
+        let joined = tokio::task::spawn_blocking(move || shards.into_iter().for_each(join_shard));
+        // Shards keep the deadline by themselves. Past it the process ends with whatever one still holds.
+        if tokio::time::timeout_at(plan.deadline.into(), joined).await.is_err() {
+            tracing::error!("the deadline came before every shard had ended");
+            self.drain.force(self.drain.sessions());
+        }
+        let left = plan.deadline.saturating_duration_since(Instant::now());
+        self.sends.finish(left).await;
+        self.stop.cancel();
+        let end = async {
+            while self.tasks.join_next().await.is_some() {}
+            if let Started::Redis(redis) = &self.backbone {
+                redis.shutdown().await;
             }
         };
-        self.sends.finish(deadline.saturating_sub(began.elapsed())).await;
-        self.stop.cancel();
-        let tasks = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(TASKS_END, tasks).await.is_err() {
+        let latest = plan.deadline.max(Instant::now() + TASKS_END);
+        if tokio::time::timeout_at(latest.into(), end).await.is_err() {
             tracing::error!("tasks of the node are cut: they did not end in time");
         }
-        if let Started::Redis(redis) = &self.backbone {
-            redis.shutdown().await;
-        }
-        events::drain_ended(&self.node, forced, began.elapsed());
+        events::drain_ended(&self.node, self.drain.forced(), plan.began.elapsed());
     }
 }
 
-/// How many connections a shard had to cut.
-fn join_shard(shard: ThreadHandle<io::Result<usize>>) -> usize {
+fn join_shard(shard: ThreadHandle<io::Result<()>>) {
     match shard.join() {
-        Ok(Ok(forced)) => forced,
-        Ok(Err(error)) => {
-            tracing::error!(%error, "a shard failed");
-            0
-        }
-        Err(_) => {
-            tracing::error!("a shard panicked");
-            0
-        }
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "a shard failed"),
+        Err(_) => tracing::error!("a shard panicked"),
     }
 }
 

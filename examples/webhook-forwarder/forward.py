@@ -9,6 +9,7 @@ import argparse
 import base64
 import hashlib
 import hmac
+import http.client
 import json
 import os
 import queue
@@ -56,10 +57,11 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
 
 def cloud_event_of(fields):
     """The headers of an entry in CloudEvents form, else None."""
-    if b"headers" not in fields:
+    try:
+        headers = json.loads(fields.get(b"headers", b"null"))
+    except ValueError:
         return None
-    headers = json.loads(fields[b"headers"])
-    return headers if "ce-type" in headers else None
+    return headers if isinstance(headers, dict) and "ce-type" in headers else None
 
 
 def request_of(offset, fields):
@@ -68,7 +70,7 @@ def request_of(offset, fields):
     if cloud_event:
         # Values are percent-encoded as the HTTP binding of CloudEvents says (section 3.1.3.2).
         safe = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) not in '"%')
-        return fields.get(b"data", b""), {n: urllib.parse.quote(v, safe=safe) for n, v in cloud_event.items()}
+        return fields.get(b"data", b""), {n: urllib.parse.quote(str(v), safe=safe) for n, v in cloud_event.items()}
     body = {"offset": offset}
     for name, value in fields.items():
         try:
@@ -129,7 +131,7 @@ class Forwarder:
                     raise
                 self.make_group()
                 continue
-            except redis.ConnectionError as error:
+            except (redis.ConnectionError, redis.TimeoutError) as error:
                 print(f"no Redis, trying again: {error}", file=sys.stderr, flush=True)
                 self.stop.wait(pause * random.uniform(0.5, 1))
                 pause = min(2 * pause, LONGEST_PAUSE_S)
@@ -225,7 +227,7 @@ class Forwarder:
                 after = error.headers.get("Retry-After", "")
                 raise Failed(f"HTTP {error.code}", float(after) if after.isdigit() else 0.0) from None
             raise Refused(f"HTTP {error.code}") from None
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise Failed(f"no answer: {error}") from None
 
     def reply(self, offset, fields, answer):
@@ -249,13 +251,16 @@ class Forwarder:
         return self.patiently(self.db.xadd, self.dlq, letter)
 
     def patiently(self, command, *args):
-        """Whether the command was carried out; tries again until then or until the end."""
+        """Whether the command was carried out; while Redis is away, tries again until then or the end."""
         pause = FIRST_PAUSE_S
         while True:
             try:
                 command(*args)
                 return True
-            except redis.ConnectionError:
+            except redis.ResponseError as error:
+                print(f"Redis refused, so the entry stays pending: {error}", file=sys.stderr, flush=True)
+                return False
+            except (redis.ConnectionError, redis.TimeoutError):
                 if self.stop.wait(pause):
                     return False
                 pause = min(2 * pause, LONGEST_PAUSE_S)
@@ -270,7 +275,8 @@ def main():
     parser.add_argument("--concurrency", type=int, default=8, help="requests at a time")
     parser.add_argument("--attempts", type=int, default=6, help="tries until an entry is a dead letter")
     parser.add_argument("--timeout", type=float, default=5.0, help="seconds that one request may take")
-    parser.add_argument("--take-over-ms", type=int, default=0, help="idle time after which other workers' entries are taken over; default: longer than all their attempts can take")
+    parser.add_argument("--take-over-ms", type=int, default=0, help="after how long idle an entry is taken over "
+                        "from another worker; default: longer than all its attempts can take")
     args = parser.parse_args()
     secret = os.environ.get("WEBHOOK_SECRET", "").encode()
     if not args.webhook or not args.webhook.startswith(("http://", "https://")):

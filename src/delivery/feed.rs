@@ -119,6 +119,9 @@ struct Idle {
     offered: Offset,
 }
 
+/// A user's own channel, and up to where its last reader was offered it.
+type Unread = (Arc<Channel>, Offset);
+
 /// Where a watched channel was read to.
 struct Open {
     position: Offset,
@@ -146,7 +149,7 @@ pub struct Feed {
     opening: Vec<StreamKey>,
     /// Watches being ended: to watch such a stream again has to wait, or the two would race. Users' own
     /// channels among them stand with what to tell afterwards.
-    closing: HashMap<StreamKey, Option<(Arc<Channel>, Offset)>>,
+    closing: HashMap<StreamKey, Option<Unread>>,
     sweep: Sweep,
     upstream: Upstream,
 }
@@ -377,7 +380,7 @@ impl Feed {
         }
     }
 
-    fn unwatch(&mut self, ended: Vec<(StreamKey, Option<(Arc<Channel>, Offset)>)>) {
+    fn unwatch(&mut self, ended: Vec<(StreamKey, Option<Unread>)>) {
         let streams = ended.iter().map(|(stream, _)| stream.clone()).collect();
         self.closing.extend(ended);
         self.side.spawn(Side::new(self).unwatch(streams));

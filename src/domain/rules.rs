@@ -106,6 +106,8 @@ pub struct Limits {
     pub sessions_per_user: usize,
     /// Unacknowledged messages in flight per subscription: the default and the most a client may ask.
     pub window: usize,
+    /// Requests of one session that may wait for their answers at a time.
+    pub requests_per_session: u16,
     /// Milliseconds until an unacknowledged message is sent again.
     pub ack_timeout_ms: u64,
     /// Deliveries of one message before it counts as undeliverable.
@@ -145,6 +147,7 @@ impl Default for Limits {
             channels_per_session: 128,
             sessions_per_user: 10,
             window: 64,
+            requests_per_session: 64,
             ack_timeout_ms: 30_000,
             attempts: 5,
             resume_window_ms: 120_000,

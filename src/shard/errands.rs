@@ -89,7 +89,7 @@ impl Shard {
                 shard.env.backbone.store_cursors(std::slice::from_ref(&write)).await;
             }),
             Errand::End { session, left } => self.spawn(async move { shard.end(session, left).await }),
-            Errand::Farewell(link) => self.spawn(farewell(link)),
+            Errand::Farewell(link) => self.spawn(async move { shard.farewell(link).await }),
             Errand::AwaitWritable(place, socket) => {
                 self.spawn(async move { shard.await_writable(place, &socket).await });
             }
@@ -119,18 +119,41 @@ impl Shard {
         id: RequestId,
         work: impl Future<Output = ServerFrame> + 'static,
     ) {
-        if self.requests.get() >= REQUESTS {
-            let message = "too many requests are waiting on this node; try again shortly".into();
-            let busy = ServerFrame::Error { id: Some(id), code: ErrorCode::Unavailable, message };
-            return self.answer(place, &busy);
+        if let Err((code, message)) = self.may_request(place) {
+            return self.answer(place, &ServerFrame::Error { id: Some(id), code, message });
         }
         self.requests.set(self.requests.get() + 1);
         let shard = self.clone();
         self.spawn(async move {
             let answer = work.await;
             shard.requests.set(shard.requests.get() - 1);
+            shard.with(|state| {
+                if let Some(at) = state.at(place) {
+                    state.seats[at].requests -= 1;
+                }
+            });
             shard.answer(place, &answer);
         });
+    }
+
+    /// Counts one more request of a session, unless it or the shard has too many under way.
+    fn may_request(self: &Rc<Self>, place: Place) -> Result<(), (ErrorCode, Box<str>)> {
+        if self.requests.get() >= REQUESTS {
+            let message = "too many requests are waiting on this node; try again shortly";
+            return Err((ErrorCode::Unavailable, message.into()));
+        }
+        self.with(|state| {
+            // Without a seat nobody waits for the answer, and the request is done all the same.
+            let Some(at) = state.at(place) else { return Ok(()) };
+            let seat = &mut state.seats[at];
+            let most = seat.session.tenant.limits.requests_per_session;
+            if seat.requests >= most {
+                let message = format!("{most} requests of this session are not answered yet: wait for some");
+                return Err((ErrorCode::LimitExceeded, message.into()));
+            }
+            seat.requests += 1;
+            Ok(())
+        })
     }
 
     /// Sends a frame to the session, if it is still there.
@@ -386,6 +409,28 @@ impl Shard {
         }
     }
 
+    /// Writes what is queued, says that no more comes, and hangs up after the client did or time is up.
+    async fn farewell(self: Rc<Self>, mut link: Link) {
+        let write = async {
+            while let Flush::Blocked = link.outbox.flush(&link.socket) {
+                if link.socket.writable().await.is_err() {
+                    break;
+                }
+            }
+        };
+        // Past the limit the rest is dropped with the connection.
+        let written = timeout(FAREWELL, write).await.is_ok();
+        if link.counted.take().is_some() && !written && self.env.drain.is_begun() {
+            self.env.drain.force(1);
+        }
+        let socket = &*link.socket;
+        if socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write).is_ok() {
+            let _ = timeout(FAREWELL, hung_up(socket)).await;
+            // The reader sees this as the end; a client that hung up already makes it fail, which is fine.
+            let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Both);
+        }
+    }
+
     async fn await_writable(self: Rc<Self>, place: Place, socket: &TcpStream) {
         while socket.writable().await.is_ok() {
             let goes_on = self.with(|state| {
@@ -407,22 +452,15 @@ impl Shard {
     }
 }
 
-/// Writes what is queued, says that no more comes, and hangs up after the client did or time is up.
-async fn farewell(mut link: Link) {
-    let write = async {
-        while let Flush::Blocked = link.outbox.flush(&link.socket) {
-            if link.socket.writable().await.is_err() {
-                break;
-            }
+/// Reads and drops what a client still sends, until it hangs up.
+pub(super) async fn hung_up(socket: &TcpStream) {
+    let mut dropped = [0; 256];
+    while socket.readable().await.is_ok() {
+        match socket.try_read(&mut dropped) {
+            Ok(1..) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => return,
         }
-    };
-    // Past the limit the rest is dropped with the connection.
-    let _ = timeout(FAREWELL, write).await;
-    let socket = socket2::SockRef::from(&*link.socket);
-    if socket.shutdown(std::net::Shutdown::Write).is_ok() {
-        sleep(FAREWELL).await;
-        // The reader sees this as the end; a client that hung up already makes it fail, which is fine.
-        let _ = socket2::SockRef::from(&*link.socket).shutdown(std::net::Shutdown::Both);
     }
 }
 

@@ -19,9 +19,15 @@ pub fn node_ready(node: &NodeId) {
     tracing::info!(%node, version = env!("CARGO_PKG_VERSION"), "ready");
 }
 
-/// The node begins to drain.
-pub fn drain_started(node: &NodeId, deadline: Duration) {
-    tracing::info!(%node, deadline_ms = millis(deadline), "draining");
+/// The node begins to drain; it has so many sessions with a connection.
+pub fn drain_started(node: &NodeId, sessions: usize, deadline: Duration) {
+    tracing::info!(%node, sessions, deadline_ms = millis(deadline), "draining");
+}
+
+/// A session without a connection ended early, because the node keeps as many as it may.
+pub fn session_forgotten(metrics: &NodeMetrics, session: SessionId) {
+    metrics.sessions_forgotten.inc();
+    tracing::debug!(%session, "a session without a connection ended: the node keeps as many as it may");
 }
 
 /// The drain is over; `forced` sessions were cut because the deadline came first.

@@ -152,6 +152,8 @@ families! {
         |m, out| out.tenants_labelled(m, "reason", |t| &t.connections_closed);
     Counter "handshakes_refused" "Handshakes refused before there was a session"
         |m, out| out.labelled("reason", &m.node.handshakes_refused);
+    Counter "sessions_forgotten" "Sessions without a connection that ended early: there were too many"
+        |m, out| out.one(&m.node.sessions_forgotten);
     Counter "resumes" "What clients got back when they connected"
         |m, out| out.tenants_labelled(m, "outcome", |t| &t.resumes);
     Counter "messages_delivered" "Messages handed to sockets, redeliveries included"

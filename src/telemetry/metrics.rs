@@ -173,6 +173,8 @@ impl Default for TenantMetrics {
 pub struct NodeMetrics {
     /// Handshakes refused before there was a session.
     pub handshakes_refused: Labelled<Refusal, Counter>,
+    /// Sessions without a connection that ended early because there were too many.
+    pub sessions_forgotten: Counter,
     /// Entries that the feed read.
     pub feed_read_entries: Counter,
     /// Streams that the feed read.
@@ -207,6 +209,7 @@ impl Default for NodeMetrics {
     fn default() -> Self {
         Self {
             handshakes_refused: Labelled::default(),
+            sessions_forgotten: Counter::default(),
             feed_read_entries: Counter::default(),
             feed_reads: Counter::default(),
             feed_pipeline_duration: Histogram::new(PIPELINE_BOUNDS),

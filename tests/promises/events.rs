@@ -7,7 +7,7 @@ use tidegate_support::config::{API_KEY, NodeConfig, TenantConfig};
 use tidegate_support::node::Node;
 use tidegate_support::redis::RedisServer;
 use tidegate_support::redis_faults::{Backend, Entry};
-use tidegate_support::{http, proven};
+use tidegate_support::{eventually, http, proven};
 
 use crate::harness::{TIDEGATE, client, embedded, messages, one_of, silent, subscriber, user};
 
@@ -307,7 +307,12 @@ async fn events_wait_for_a_backbone_that_is_away() {
         let config = with(r#"kinds = ["connected", "disconnected"]"#).redis(&redis.url());
         let node = Node::start(TIDEGATE, &config).await?;
         redis.pause()?;
-        for name in ["a", "b", "c"] {
+        client(&node, &user("a")).await?.close().await?;
+        eventually("the node notices", || async {
+            node.admin_get("/readyz").await.ok()?.text().contains("backbone").then_some(())
+        })
+        .await?;
+        for name in ["b", "c"] {
             client(&node, &user(name)).await?.close().await?;
         }
         redis.resume()?;

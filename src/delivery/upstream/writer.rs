@@ -42,7 +42,7 @@ struct Round {
 
 impl Writer {
     pub(super) async fn run(self, mut queue: mpsc::Receiver<Note>, stop: CancellationToken) {
-        let mut notes = Vec::with_capacity(BATCH);
+        let mut notes = Vec::new();
         loop {
             let got = tokio::select! {
                 got = queue.recv_many(&mut notes, BATCH) => got,
@@ -51,14 +51,14 @@ impl Writer {
             if got == 0 {
                 return;
             }
-            self.work_off(notes.drain(..).collect(), &stop).await;
+            self.work_off(std::mem::take(&mut notes), &stop).await;
         }
         // What was noted before the stop is all there is from now on.
         queue.close();
         let until = Instant::now() + FLUSH;
         while queue.recv_many(&mut notes, BATCH).await > 0 {
             let whose: Vec<_> = notes.iter().map(|note| note.tenant().clone()).collect();
-            match timeout_at(until, self.try_once(notes.drain(..).collect())).await {
+            match timeout_at(until, self.try_once(std::mem::take(&mut notes))).await {
                 Ok(failed) => failed.iter().for_each(|note| self.dropped(note.tenant())),
                 Err(_) => whose.iter().for_each(|tenant| self.dropped(tenant)),
             }

@@ -15,6 +15,9 @@ pub const KID: &str = "test";
 /// A test tenant's HS256 secret.
 pub const SECRET: &str = "a secret of test tenants, long enough for HS256";
 
+/// The operators' token, where a node has one.
+pub const ADMIN_TOKEN: &str = "the operators' token of nodes under test";
+
 /// A token of a test tenant for `user`, good for an hour.
 pub fn token(user: &str) -> String {
     token_with(&claims(user))
@@ -32,6 +35,7 @@ pub struct NodeConfig {
     node: BTreeMap<String, String>,
     redis: Option<(String, Vec<String>)>,
     memory: BTreeMap<String, u64>,
+    has_admin: bool,
     tenants: BTreeMap<String, TenantConfig>,
 }
 
@@ -67,6 +71,11 @@ impl NodeConfig {
     pub fn memory(mut self, name: &str, bytes: u64) -> Self {
         self.memory.insert(name.into(), bytes);
         self
+    }
+
+    /// Gives operators the token [`ADMIN_TOKEN`].
+    pub fn admin(self) -> Self {
+        Self { has_admin: true, ..self }
     }
 
     /// Uses this Redis.
@@ -105,6 +114,9 @@ impl NodeConfig {
                 let _ = writeln!(toml, "[backbone.redis]\nurl = \"{url}\"\n{}", settings.join("\n"));
             }
             None => toml += "[backbone.embedded]\nresp_listen = \"127.0.0.1:0\"\n",
+        }
+        if self.has_admin {
+            let _ = writeln!(toml, "[admin]\ntoken = \"{ADMIN_TOKEN}\"");
         }
         section(&mut toml, "limits", self.limits.iter().map(|(name, value)| format!("{name} = {value}")));
         section(&mut toml, "memory", self.memory.iter().map(|(name, value)| format!("{name} = {value}")));
