@@ -233,6 +233,10 @@ pub enum Once {
     /// the last [`INGRESS_WINDOW`] of them. A stream gets its ingress entries in their order, so the
     /// search ends at an earlier one: however far behind an ingress is, that is mostly the first.
     Ingress(Offset),
+    /// The same for the first of these ingress entries, and only behind the second one, which was to be
+    /// added to the same stream just before: where that is not there [`BackboneError::Behind`]. So many
+    /// of one stream fit into one pipeline, and stay in order whichever fails.
+    IngressAfter(Offset, Offset),
 }
 
 /// How many entries of one stream a single [`Backbone::trim`] takes away at most, by each of its limits.
@@ -335,6 +339,9 @@ pub enum BackboneError {
     /// The stream holds as many entries as it may: publishing to a queue that is behind. Retry later.
     #[error("the stream is full: {0} entries wait")]
     Full(u64),
+    /// The ingress entry that comes first is not in the stream. Retry after that one.
+    #[error("the ingress entry before it is not in the stream")]
+    Behind,
     /// It refused the command otherwise: rights, syntax, a value it does not take.
     #[error("the backbone refused: {0}")]
     Refused(String),
@@ -343,7 +350,7 @@ pub enum BackboneError {
 impl BackboneError {
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Away(_) | Self::ReadOnly(_) | Self::Full(_))
+        matches!(self, Self::Away(_) | Self::ReadOnly(_) | Self::Full(_) | Self::Behind)
     }
 }
 

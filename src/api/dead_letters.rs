@@ -7,13 +7,15 @@
 //! under an idempotency key made of the letter's offset. A crash in between leaves the letter, and
 //! sending it again soon finds the message.
 
-use bytes::Bytes;
-use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Method, Response, StatusCode};
+use std::time::Duration;
+
+use http::header::HeaderMap;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::admin::bearer;
+use super::answer::{self, Answer};
 use crate::backbone::{Addition, Backbone, BackboneError, Once, Range};
+use crate::delivery::Upstream;
 use crate::delivery::dead_letters::Letter;
 use crate::domain::{ChannelName, Kind, Offset, StreamKey};
 use crate::tenants::Tenant;
@@ -33,8 +35,8 @@ const WORKED_OFF: usize = 500;
 const PAGE: usize = 100;
 /// Bytes of letters in an answer, about.
 const ANSWER_BYTES: usize = 4 << 20;
-/// Seconds after which a client tries again when the backbone is away.
-const RETRY_AFTER_S: u16 = 2;
+/// When a client tries again while the backbone is away.
+const COME_BACK: Duration = Duration::from_secs(2);
 
 /// What a request is carried out by.
 pub struct DeadLetters<'a> {
@@ -42,6 +44,8 @@ pub struct DeadLetters<'a> {
     pub backbone: &'a dyn Backbone,
     /// Whose they are.
     pub tenant: &'a Tenant,
+    /// Where the tenant's backends hear of messages that find nobody.
+    pub upstream: &'a Upstream,
 }
 
 /// Why a request is not carried out.
@@ -64,22 +68,21 @@ impl DeadLetters<'_> {
         query: Option<&str>,
         headers: &HeaderMap,
         body: &[u8],
-    ) -> Response<Bytes> {
-        let key = headers.get(AUTHORIZATION).and_then(bearer);
-        if !key.is_some_and(|key| self.tenant.verifies_api_key(key)) {
-            return unauthorized();
+    ) -> Answer {
+        if !answer::has_key(self.tenant, headers) {
+            return answer::unauthorized();
         }
-        let answer = match (action, method) {
+        let done = match (action, method) {
             (None, &Method::GET) => self.list(query.unwrap_or_default()).await,
             (Some("retry"), &Method::POST) => self.retry(body).await,
             (Some("purge"), &Method::POST) => self.purge(body).await,
-            (None, _) => return not_allowed("GET"),
-            (Some("retry" | "purge"), _) => return not_allowed("POST"),
-            _ => return answer(StatusCode::NOT_FOUND, &json!({"error": "there is retry and purge"})),
+            (None, _) => return answer::method_not_allowed("GET"),
+            (Some("retry" | "purge"), _) => return answer::method_not_allowed("POST"),
+            _ => return answer::error(StatusCode::NOT_FOUND, "dead letters have retry and purge"),
         };
-        match answer {
-            Ok(body) => self::answer(StatusCode::OK, &body),
-            Err(failure) => failure.answer(),
+        match done {
+            Ok(body) => answer::json(StatusCode::OK, &body),
+            Err(failure) => failure.into_answer(),
         }
     }
 
@@ -153,6 +156,10 @@ impl DeadLetters<'_> {
         for (place, added) in places.into_iter().zip(answers) {
             match added {
                 Ok(offset) => {
+                    let name = results[place]["channel"].as_str().unwrap_or_default();
+                    if let Ok(channel) = ChannelName::parse(name) {
+                        self.upstream.note_unwatched(&self.tenant.id, &channel, offset);
+                    }
                     results[place]["added"] = offset.to_string().into();
                     sent.push(chosen[place].offset());
                 }
@@ -285,37 +292,17 @@ impl Chosen {
 }
 
 impl Failure {
-    fn answer(&self) -> Response<Bytes> {
-        let status = match self {
+    fn into_answer(self) -> Answer {
+        let status = match &self {
             Self::Invalid(_) => StatusCode::BAD_REQUEST,
             Self::Backbone(error) if error.is_retryable() => StatusCode::SERVICE_UNAVAILABLE,
             Self::Backbone(_) => StatusCode::BAD_GATEWAY,
         };
-        let mut answer = answer(status, &json!({"error": self.to_string()}));
+        let answer = answer::error(status, &self);
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+            answer::retry_after(answer, COME_BACK)
+        } else {
+            answer
         }
-        answer
     }
-}
-
-fn unauthorized() -> Response<Bytes> {
-    let why = "send `Authorization: Bearer <key>` with an API key of this tenant";
-    let mut answer = answer(StatusCode::UNAUTHORIZED, &json!({"error": why}));
-    answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    answer
-}
-
-fn not_allowed(allow: &'static str) -> Response<Bytes> {
-    let why = format!("this takes {allow}");
-    let mut answer = answer(StatusCode::METHOD_NOT_ALLOWED, &json!({"error": why}));
-    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
-    answer
-}
-
-fn answer(status: StatusCode, body: &Value) -> Response<Bytes> {
-    let mut answer = Response::new(Bytes::from(body.to_string()));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    answer
 }

@@ -285,7 +285,13 @@ impl Store {
     /// Adds an entry in the terms of the contract.
     fn append(&mut self, addition: &Addition, now_ms: u64) -> Result<Offset, BackboneError> {
         let key = addition.stream.as_str().as_bytes();
-        if let Some(found) = addition.once.as_ref().and_then(|once| self.find(key, once)) {
+        let found = match &addition.once {
+            None => None,
+            Some(Once::Id(id)) => self.find_id(key, id),
+            Some(Once::Ingress(entry)) => self.find_ingress(key, *entry, Offset::ZERO)?,
+            Some(Once::IngressAfter(entry, previous)) => self.find_ingress(key, *entry, *previous)?,
+        };
+        if let Some(found) = found {
             return Ok(found);
         }
         let waiting = self.stream(key).map_or(0, |stream| stream.log.len());
@@ -301,27 +307,36 @@ impl Store {
         }
     }
 
-    /// The newest of the entries looked at that is the same.
-    fn find(&self, key: &[u8], once: &Once) -> Option<Offset> {
+    /// The newest of the recent entries that has this idempotency key.
+    fn find_id(&self, key: &[u8], id: &str) -> Option<Offset> {
         let log = &self.stream(key)?.log;
-        match once {
-            Once::Id(id) => {
-                let mut recent = log.range(Offset::ZERO..=Offset::MAX).rev().take(DEDUPE_WINDOW);
-                let is_same =
-                    |entry: &RawEntry| field(entry, "id").is_some_and(|value| value == id.as_bytes());
-                recent.find(is_same).map(|entry| entry.offset)
-            }
-            Once::Ingress(entry) => {
-                let oldest = Offset { ms: entry.ms, seq: 0 };
-                let recent = log.range(oldest..=Offset::MAX).rev().take(INGRESS_WINDOW);
-                let from = |found: &RawEntry| -> Option<Offset> {
-                    std::str::from_utf8(field(found, "in")?).ok()?.parse().ok()
-                };
-                let mut ingress = recent
-                    .filter_map(|found| Some((from(&found)?, found.offset)))
-                    .skip_while(|(from, _)| from > entry);
-                ingress.next().filter(|(from, _)| from == entry).map(|(_, offset)| offset)
-            }
+        let mut recent = log.range(Offset::ZERO..=Offset::MAX).rev().take(DEDUPE_WINDOW);
+        let is_same = |entry: &RawEntry| field(entry, "id").is_some_and(|value| value == id.as_bytes());
+        recent.find(is_same).map(|entry| entry.offset)
+    }
+
+    /// The entry that an ingress entry brought. One that comes before it ends the search, and none may be
+    /// missing up to `previous`.
+    fn find_ingress(
+        &self,
+        key: &[u8],
+        entry: Offset,
+        previous: Offset,
+    ) -> Result<Option<Offset>, BackboneError> {
+        let from = |found: RawEntry| -> Option<(Offset, Offset)> {
+            let ingress = std::str::from_utf8(field(&found, "in")?).ok()?.parse().ok()?;
+            Some((ingress, found.offset))
+        };
+        let latest = self.stream(key).and_then(|stream| {
+            let oldest = Offset { ms: entry.ms, seq: 0 };
+            let recent = stream.log.range(oldest..=Offset::MAX).rev().take(INGRESS_WINDOW);
+            recent.filter_map(from).find(|(ingress, _)| *ingress <= entry)
+        });
+        match latest {
+            Some((ingress, offset)) if ingress == entry => Ok(Some(offset)),
+            Some((ingress, _)) if ingress >= previous => Ok(None),
+            None if previous == Offset::ZERO => Ok(None),
+            _ => Err(BackboneError::Behind),
         }
     }
 

@@ -35,7 +35,7 @@ const HEADER_BYTES: usize = 16 * 1024;
 /// What there is below `/v1/<tenant>/`: nothing else is served, and each stands in the API's description
 /// by this name.
 const ROUTES: &[&str] =
-    &["ws", "publish", "sends", "sends/{id}", "dead-letters", "dead-letters/retry", "dead-letters/purge"];
+    &["ws", "publish", "sends", "sends/{send}", "dead-letters", "dead-letters/retry", "dead-letters/purge"];
 /// How long one connection is used for requests; then it is closed between two of them. So that nothing
 /// a client does, or does not, keeps a place for ever.
 const LIFE: Duration = Duration::from_secs(600);
@@ -200,15 +200,17 @@ impl Shard {
         action: Option<&str>,
     ) -> Answer {
         let (head, body) = request.into_parts();
-        let body = timeout(BODY, Limited::new(body, dead_letters::BODY_BYTES).collect()).await;
-        let Ok(body) = body else {
-            return api_error(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
+        let body = Limited::new(body, dead_letters::BODY_BYTES).collect();
+        let body = match timeout(BODY, body).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(_)) => {
+                let why = format!("the body is cut off or larger than {} bytes", dead_letters::BODY_BYTES);
+                return api_error(StatusCode::PAYLOAD_TOO_LARGE, &why);
+            }
+            Err(_) => return api_error(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
         };
-        let Ok(body) = body else {
-            let why = format!("the body is cut off or larger than {} bytes\n", dead_letters::BODY_BYTES);
-            return text(StatusCode::PAYLOAD_TOO_LARGE, why);
-        };
-        let letters = DeadLetters { backbone: &*self.env.backbone, tenant };
+        let (backbone, upstream) = (&*self.env.backbone, &self.env.upstream);
+        let letters = DeadLetters { backbone, tenant, upstream };
         let query = head.uri.query();
         letters.handle(&head.method, action, query, &head.headers, &body.to_bytes()).await.map(Full::new)
     }

@@ -200,6 +200,8 @@ labels! {
         ReadOnly = "read_only",
         /// A stream has as many entries as it may.
         Full = "full",
+        /// An ingress entry is not where another one comes after it.
+        Behind = "behind",
         /// It refused the command otherwise.
         Refused = "refused",
     }
@@ -212,6 +214,7 @@ impl From<&BackboneError> for BackboneFault {
             BackboneError::WrongType(_) => Self::WrongType,
             BackboneError::ReadOnly(_) => Self::ReadOnly,
             BackboneError::Full(_) => Self::Full,
+            BackboneError::Behind => Self::Behind,
             BackboneError::Refused(_) => Self::Refused,
         }
     }

@@ -72,10 +72,14 @@ fn append_command(addition: &Addition) -> Cmd {
         // An XLEN is never below 0, so 0 can stand for "never".
         call.arg(refuse_at.map_or(0, |most| most.max(1)));
         match once {
-            None => call.arg("").arg("").arg(0).arg("-"),
-            Some(Once::Id(id)) => call.arg("id").arg(&**id).arg(DEDUPE_WINDOW).arg("-"),
-            Some(Once::Ingress(entry)) => {
-                call.arg("in").arg(entry.to_string()).arg(INGRESS_WINDOW).arg(entry.ms)
+            None => call.arg("").arg("").arg(0).arg("-").arg(""),
+            Some(Once::Id(id)) => call.arg("id").arg(&**id).arg(DEDUPE_WINDOW).arg("-").arg(""),
+            Some(Once::Ingress(entry) | Once::IngressAfter(entry, _)) => {
+                call.arg("in").arg(entry.to_string()).arg(INGRESS_WINDOW).arg(entry.ms);
+                match once {
+                    Some(Once::IngressAfter(_, previous)) => call.arg(previous.to_string()),
+                    _ => call.arg(""),
+                }
             }
         };
         call
@@ -92,6 +96,7 @@ fn append_command(addition: &Addition) -> Cmd {
 
 fn appended(answer: Value) -> Result<Offset, BackboneError> {
     match errors::checked(answer)? {
+        Value::Nil => Err(BackboneError::Behind),
         Value::Int(waiting) => Err(BackboneError::Full(waiting.unsigned_abs())),
         answer => values::offset(&answer).ok_or_else(|| errors::unexpected("XADD")),
     }

@@ -1,9 +1,10 @@
 //! Writes a batch of ingress entries to their targets, in rounds.
 //!
-//! A round is one pipeline in which each channel stands once, so that a write which failed can be
-//! tried again before the channel's next one is.
+//! A round is one pipeline. Where a channel stands in it several times, each write after the first is
+//! done only if the one before it is in the log ([`Once::IngressAfter`]): one that fails is tried again
+//! before the channel's next one is.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use crate::tenants::Tenant;
 /// Writes in one round, and their bytes, about.
 const ROUND: usize = 500;
 const ROUND_BYTES: usize = 2 << 20;
-/// Targets that are passed over for a round because their channels stand in it already.
+/// Targets that are passed over for a round because their channels rest.
 const LOOK_AHEAD: usize = 2_000;
 /// Dead letters that wait to be written.
 const LETTERS: usize = 200;
@@ -45,6 +46,8 @@ pub(super) struct FanOut<'r> {
 struct Write {
     entry: Arc<Message>,
     target: Target,
+    /// The entry that the same round writes to the same channel just before.
+    after: Option<Offset>,
 }
 
 /// What an entry brings to each of its targets.
@@ -120,25 +123,26 @@ impl<'r> FanOut<'r> {
         }
     }
 
-    /// The next writes, each to another channel.
+    /// The next writes, to channels that do not rest.
     fn next_round(&mut self) -> Vec<Write> {
         let (mut round, mut passed) = (Vec::new(), Vec::new());
-        let (mut channels, mut bytes) = (HashSet::new(), 0);
+        let (mut last, mut bytes) = (HashMap::<StreamKey, Offset>::new(), 0);
         while round.len() < ROUND
             && bytes < ROUND_BYTES
             && passed.len() < LOOK_AHEAD
             && self.letters.len() < LETTERS
         {
-            let Some(write) = self.writes.pop_front() else {
+            let Some(mut write) = self.writes.pop_front() else {
                 if self.begin() {
                     continue;
                 }
                 break;
             };
             let stream = &write.target.stream;
-            if self.resting.contains(stream) || !channels.insert(stream.clone()) {
+            if self.resting.contains(stream) {
                 passed.push(write);
             } else {
+                write.after = last.insert(stream.clone(), write.entry.offset);
                 bytes += write.entry.bytes;
                 round.push(write);
             }
@@ -164,7 +168,9 @@ impl<'r> FanOut<'r> {
                 let entry = Arc::new(Message { offset, fields, bytes });
                 for target in targets {
                     match target {
-                        Ok(target) => self.writes.push_back(Write { entry: entry.clone(), target }),
+                        Ok(target) => {
+                            self.writes.push_back(Write { entry: entry.clone(), target, after: None })
+                        }
                         Err(NoTarget { name, reason, error }) => {
                             self.count(PublishOutcome::Invalid, 1);
                             self.bury(&name, &entry, reason, &error);
@@ -193,6 +199,8 @@ impl<'r> FanOut<'r> {
                     self.resting.insert(write.target.stream.clone());
                     again.push(write);
                 }
+                // Its turn comes: the first of a channel in a round is behind nothing.
+                Err(BackboneError::Behind) => again.push(write),
                 Err(error) if error.is_retryable() && !matches!(error, BackboneError::Full(_)) => {
                     wait = Some(error);
                     again.push(write);
@@ -318,7 +326,10 @@ impl Write {
         Addition {
             stream: self.target.stream.clone(),
             fields: self.entry.fields.clone(),
-            once: Some(Once::Ingress(self.entry.offset)),
+            once: Some(match self.after {
+                Some(previous) => Once::IngressAfter(self.entry.offset, previous),
+                None => Once::Ingress(self.entry.offset),
+            }),
             refuse_at: self.target.refuse_at,
         }
     }

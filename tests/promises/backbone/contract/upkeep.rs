@@ -101,6 +101,33 @@ pub async fn an_ingress_entry_reaches_a_target_once(subject: &Subject) {
     assert_ne!(add(&target, later).await, unfound);
 }
 
+pub async fn an_ingress_entry_waits_for_the_one_before_it(subject: &Subject) {
+    let (target, other) = (stream("chained-target"), stream("chained-other"));
+    let entry = subject.add(&stream("ingress"), 4).await;
+    let after = |stream: &StreamKey, entry, previous| Addition {
+        once: Some(Once::IngressAfter(entry, previous)),
+        ..from_ingress(stream, entry)
+    };
+    let chain = |stream: &StreamKey| {
+        let first = from_ingress(stream, entry[0]);
+        [first, after(stream, entry[1], entry[0]), after(stream, entry[2], entry[1])]
+    };
+    let added = subject.backbone.append_all(&chain(&target)).await;
+    let given: Vec<Offset> = added.iter().map(|answer| answer.clone().unwrap()).collect();
+    assert!(given.is_sorted() && given.len() == 3, "{given:?}");
+    assert_eq!(subject.backbone.append_all(&chain(&target)).await, added, "found again");
+    assert!(subject.backbone.append_all(&[addition(&target, "another")]).await[0].is_ok());
+    assert!(subject.backbone.append_all(&[after(&target, entry[3], entry[2])]).await[0].is_ok());
+    // What comes first is missing: nothing of the chain is added, in whichever way it is missing.
+    for _ in 0..2 {
+        let refused = subject.backbone.append_all(&chain(&other)[1..]).await;
+        assert_eq!(refused, [Err(BackboneError::Behind), Err(BackboneError::Behind)]);
+    }
+    assert!(subject.backbone.append_all(&chain(&other)[..1]).await[0].is_ok());
+    let refused = subject.backbone.append_all(&[after(&other, entry[2], entry[1])]).await;
+    assert_eq!(refused, [Err(BackboneError::Behind)]);
+}
+
 pub async fn the_search_for_an_ingress_entry_is_bounded(subject: &Subject) {
     let target = stream("long-target");
     let entry = subject.add(&stream("ingress"), 1).await[0];
