@@ -16,8 +16,8 @@ use tokio::sync::Notify;
 use super::clock::Clock;
 use super::wake::DirtySet;
 use super::{
-    Addition, Backbone, BackboneError, CursorWrite, DEDUPE_WINDOW, GIVEN_BACK, Group, Held, INGRESS_WINDOW,
-    Once, Page, Range, Read, Stored, TRIMMED_AT_ONCE, Tail, Take, Trim, Work,
+    Addition, Backbone, BackboneError, CursorWrite, DEDUPE_WINDOW, GIVEN_BACK, Group, Held, INGRESS_STRAYS,
+    INGRESS_WINDOW, Once, Page, Range, Read, Stored, TRIMMED_AT_ONCE, Tail, Take, Trim, Work,
 };
 use crate::domain::{ChannelName, Cursor, CursorKey, Epoch, Generation, NodeId, Offset, RawEntry, StreamKey};
 use cursors::Cursors;
@@ -303,15 +303,30 @@ impl Store {
 
     /// The newest of the entries looked at that is the same.
     fn find(&self, key: &[u8], once: &Once) -> Option<Offset> {
-        let (name, value, oldest, window) = match once {
-            Once::Id(id) => ("id", id.to_string(), Offset::ZERO, DEDUPE_WINDOW),
-            Once::Ingress(entry) => {
-                ("in", entry.to_string(), Offset { ms: entry.ms, seq: 0 }, INGRESS_WINDOW)
-            }
+        let log = &self.stream(key)?.log;
+        let field = |entry: &RawEntry, name: &str| {
+            entry.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.clone())
         };
-        let mut recent = self.stream(key)?.log.range(oldest..=Offset::MAX).rev().take(window);
-        let same = |entry: &RawEntry| entry.fields.iter().any(|field| field.0 == name && field.1 == value);
-        recent.find(same).map(|entry| entry.offset)
+        match once {
+            Once::Id(id) => {
+                let mut recent = log.range(Offset::ZERO..=Offset::MAX).rev().take(DEDUPE_WINDOW);
+                recent.find(|entry| field(entry, "id").is_some_and(|value| value == **id)).map(|e| e.offset)
+            }
+            Once::Ingress(origin) => {
+                let oldest = Offset { ms: origin.ms, seq: 0 };
+                let brought =
+                    log.range(oldest..=Offset::MAX).rev().take(INGRESS_WINDOW).filter_map(|entry| {
+                        let text = field(&entry, "in")?;
+                        Some((entry.offset, std::str::from_utf8(&text).ok()?.parse::<Offset>().ok()?))
+                    });
+                let mut strays = 0;
+                let mut candidates = brought.take_while(|(_, other)| {
+                    strays += usize::from(other < origin);
+                    strays < INGRESS_STRAYS
+                });
+                candidates.find(|(_, other)| other == origin).map(|(offset, _)| offset)
+            }
+        }
     }
 
     /// Trims in the terms of the contract; how many entries went.

@@ -8,7 +8,7 @@ use super::connection::Link;
 use super::scripts::{APPEND, GET_OR_SET, HEARTBEAT, LEASE, RELEASE};
 use super::values::milliseconds;
 use super::{errors, values};
-use crate::backbone::{Addition, BackboneError, DEDUPE_WINDOW, INGRESS_WINDOW, Once};
+use crate::backbone::{Addition, BackboneError, DEDUPE_WINDOW, INGRESS_STRAYS, INGRESS_WINDOW, Once};
 use crate::domain::keys::NODES_KEY;
 use crate::domain::{NodeId, Offset};
 
@@ -65,10 +65,10 @@ fn append_command(addition: &Addition) -> Cmd {
         // An XLEN is never below 0, so 0 can stand for "never".
         call.arg(refuse_at.map_or(0, |most| most.max(1)));
         match once {
-            None => call.arg("").arg("").arg(0).arg("-"),
-            Some(Once::Id(id)) => call.arg("id").arg(&**id).arg(DEDUPE_WINDOW).arg("-"),
+            None => call.arg("").arg("").arg(0).arg("-").arg(0),
+            Some(Once::Id(id)) => call.arg("id").arg(&**id).arg(DEDUPE_WINDOW).arg("-").arg(0),
             Some(Once::Ingress(entry)) => {
-                call.arg("in").arg(entry.to_string()).arg(INGRESS_WINDOW).arg(entry.ms)
+                call.arg("in").arg(entry.to_string()).arg(INGRESS_WINDOW).arg(entry.ms).arg(INGRESS_STRAYS)
             }
         };
         call

@@ -3,7 +3,9 @@
 use std::collections::{BTreeSet, HashSet};
 
 use bytes::Bytes;
-use tidegate::backbone::{Addition, BackboneError, Group, INGRESS_WINDOW, Once, Read, Take, Trim};
+use tidegate::backbone::{
+    Addition, BackboneError, Group, INGRESS_STRAYS, INGRESS_WINDOW, Once, Read, Take, Trim,
+};
 use tidegate::domain::{Offset, StreamKey};
 
 use super::super::{Subject, stream};
@@ -92,6 +94,20 @@ pub async fn an_ingress_entry_reaches_a_target_once(subject: &Subject) {
     let later = Offset { ms: first.ms + 3_600_000, seq: 0 };
     let unfound = add(&target, later).await;
     assert_ne!(add(&target, later).await, unfound);
+}
+
+pub async fn targets_are_found_among_strays_as_many_as_are_under_way(subject: &Subject) {
+    let target = stream("strays");
+    let entries = subject.add(&stream("ingress"), INGRESS_STRAYS + 1).await;
+    let add =
+        async |entry| subject.backbone.append_all(&[from_ingress(&target, entry)]).await.remove(0).unwrap();
+    let late = entries[INGRESS_STRAYS];
+    let first = add(late).await;
+    // What failed is made good behind it.
+    for entry in &entries[..INGRESS_STRAYS - 1] {
+        assert!(add(*entry).await > first);
+    }
+    assert_eq!(add(late).await, first);
 }
 
 pub async fn the_search_for_an_ingress_entry_is_bounded(subject: &Subject) {
