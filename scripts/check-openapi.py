@@ -23,8 +23,8 @@ KEY = "demo-key"
 # document does not say which namespaces a tenant has.
 CHECKS = ["not_a_server_error", "status_code_conformance", "content_type_conformance",
           "response_headers_conformance", "response_schema_conformance", "unsupported_method", "ignored_auth"]
-EXAMPLES = 120
-PATIENCE_S = 150
+EXAMPLES = 80
+PATIENCE_S = 400
 
 
 def start_node(binary, folder):

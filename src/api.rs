@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod answer;
 pub mod dead_letters;
+pub mod drain;
 #[cfg(test)]
 mod fake;
 pub mod health;

@@ -7,6 +7,7 @@ pub mod call;
 pub mod check_config;
 pub mod client;
 pub mod dlq;
+pub mod drain;
 pub mod kick;
 pub mod lifetime;
 pub mod load;
@@ -15,8 +16,8 @@ pub mod publish;
 pub mod token;
 
 pub use args::{
-    AdminArgs, CheckConfigArgs, Cli, ClientArgs, CodecArg, Command, DlqArgs, KickArgs, NodeArgs, PublishArgs,
-    TokenArgs,
+    AdminArgs, CheckConfigArgs, Cli, ClientArgs, CodecArg, Command, DlqArgs, DrainArgs, KickArgs, NodeArgs,
+    PublishArgs, TokenArgs,
 };
 pub use load::load;
 

@@ -273,7 +273,9 @@ impl Client {
             }
             Err(failure) => {
                 tracing::info!(url, why = failure.why, "cannot connect; trying again");
-                self.pause = Some(self.backoff.next());
+                // The node's word counts, where it has one; back-off keeps those apart that it told the same.
+                let pause = failure.retry_after.unwrap_or_default();
+                self.pause = Some(pause + self.backoff.next());
                 return Ok(());
             }
         }

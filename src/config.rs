@@ -17,13 +17,15 @@ use crate::domain::{Limits, NodeId, TenantId};
 mod connections;
 mod demo;
 mod namespace;
+mod network;
 mod reader;
 mod sections;
 mod tenant;
 mod values;
 
-pub use connections::{TooFewFiles, connection_limit, raise_file_limit};
+pub use connections::{Places, TooFewFiles, places, raise_file_limit};
 pub use demo::{DEMO_API_KEY, DEMO_JWT_SECRET, DEMO_TENANT};
+pub use network::Network;
 pub use reader::{ConfigErrors, Env, Problem};
 pub use tenant::{JwtConfig, JwtKey, KeyMaterial, TenantConfig};
 pub use values::{ApiKeyHash, HttpUrl, Origin, Origins, Secret, sha256};
@@ -41,6 +43,8 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// Budgets of memory.
     pub memory: MemoryConfig,
+    /// How streams are looked after that nobody watches.
+    pub retention: RetentionConfig,
     /// The operator's access.
     pub admin: AdminConfig,
     /// Logs, metrics and traces.
@@ -65,10 +69,29 @@ pub struct NodeConfig {
     /// Threads that serve connections.
     pub shards: NonZeroUsize,
     /// Connections served at once; `None`: as many as the limit of open files leaves room for. See
-    /// [`connection_limit`].
+    /// [`places`].
     pub max_connections: Option<NonZeroUsize>,
+    /// Connections without a session at once; `None`: a quarter of all.
+    pub max_handshakes: Option<NonZeroUsize>,
+    /// Sessions without a connection that are kept for their clients.
+    pub max_detached_sessions: usize,
+    /// How long the head of an HTTP request may take, and a connection may rest between two.
+    pub header_timeout: Duration,
+    /// How fast connections may come.
+    pub accept: AcceptConfig,
     /// How long a node that goes away lets its clients move.
     pub drain_timeout: Duration,
+}
+
+/// How fast connections may come. A second's worth may come at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcceptConfig {
+    /// Connections a second from everywhere; 0: no limit.
+    pub per_s: u32,
+    /// Connections a second from one address (IPv6: one /64); 0: no limit.
+    pub per_s_per_address: u32,
+    /// Networks whose addresses have no limit of their own: load balancers, this machine.
+    pub exempt: Vec<Network>,
 }
 
 /// Where the logs are.
@@ -115,6 +138,15 @@ pub struct MemoryConfig {
     pub ring_bytes: usize,
     /// Bytes of older entries, read for clients that catch up.
     pub page_cache_bytes: usize,
+}
+
+/// How streams are looked after that nobody watches: one node of the cluster goes through them all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetentionConfig {
+    /// How long from the begin of one pass over all streams to the next, at least.
+    pub pass: Duration,
+    /// Keys of the backbone looked at in a second, at most.
+    pub keys_per_s: u32,
 }
 
 /// The operator's access.
@@ -231,10 +263,12 @@ fn read(mut root: Section<'_>) -> Option<Config> {
     let backbone = sections::backbone(root.section("backbone"));
     let cluster = sections::cluster(root.section("cluster"));
     let memory = sections::memory(root.section("memory"));
+    let retention = sections::retention(root.section("retention"));
     let telemetry = sections::telemetry(root.section("telemetry"));
     let limits = sections::limits(root.section("limits"), &Limits::default());
     let tenants = tenant::tenants(&mut root, &limits);
-    Some(Config { node: node?, backbone: backbone?, cluster, memory, admin, telemetry, limits, tenants })
+    let (node, backbone) = (node?, backbone?);
+    Some(Config { node, backbone, cluster, memory, retention, admin, telemetry, limits, tenants })
 }
 
 #[cfg(test)]

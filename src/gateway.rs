@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::admin::{self, Admin, AdminToken, Hosts, Routes};
+use crate::api::drain::{self, Drain};
 use crate::api::health::{Health, Lifecycle};
 use crate::api::publish::Publishing;
 use crate::api::publish::sends::Sends;
@@ -23,15 +24,19 @@ use crate::backbone::embedded::Embedded;
 use crate::backbone::redis::{RedisBackbone, RedisConfig};
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError};
-use crate::config::{BackboneConfig, Config, Wake, connection_limit, raise_file_limit};
-use crate::delivery::{Delivery, Feed, FeedOptions, Ingress, IngressOptions, ShardId, Upstream};
+use crate::config::{BackboneConfig, Config, RetentionConfig, Wake, places, raise_file_limit};
+use crate::delivery::{
+    Delivery, Feed, FeedOptions, Ingress, IngressOptions, Janitor, JanitorOptions, Links, ShardId, Trims,
+    Upstream,
+};
 use crate::directory::{Directory, Order};
 use crate::domain::NodeId;
 use crate::domain::keys::SECRET_KEY;
 use crate::router::secret::ShortSecret;
-use crate::router::{ClusterSecret, NodeRecord, ResumeTokens, membership};
+use crate::router::{AffinityKey, ClusterSecret, Members, NodeRecord, ResumeTokens, membership};
 use crate::session::Session;
 use crate::shard::gate::Gate;
+use crate::shard::waiting::Detached;
 use crate::shard::{self, Env, Inlets};
 use crate::telemetry::{Metrics, events};
 use crate::tenants::Tenants;
@@ -80,9 +85,11 @@ pub struct Node {
     backbone: Started,
     lifecycle: watch::Sender<Lifecycle>,
     record: watch::Sender<NodeRecord>,
-    drain: CancellationToken,
+    drain: Drain,
+    /// What this node does for others it stops at the start of the drain.
+    leaving: CancellationToken,
     stop: CancellationToken,
-    shards: Vec<ThreadHandle<io::Result<usize>>>,
+    shards: Vec<ThreadHandle<io::Result<()>>>,
     sends: Sends,
     tasks: JoinSet<()>,
 }
@@ -104,8 +111,8 @@ impl Started {
 
 /// Batches that wait for one shard.
 const SHARD_QUEUE: usize = 1024;
-/// How long the node's own tasks may take to end once the shards have.
-const TASKS_END: Duration = Duration::from_secs(5);
+/// How long the node's own tasks have to end once the shards have, even where the deadline is over.
+const TASKS_END: Duration = Duration::from_millis(250);
 /// Orders of the directory that wait for one shard.
 const ORDER_QUEUE: usize = 256;
 
@@ -121,21 +128,22 @@ impl Node {
         metrics: Metrics,
         page: Option<fn(&Addresses) -> String>,
     ) -> Result<Self, StartError> {
-        let limit = connection_limit(&config.node, raise_file_limit()?)?;
+        let places = places(&config.node, raise_file_limit()?)?;
         let count = config.node.shards.get();
         let (http, listeners) = bind_shards(config.node.listen, count)
             .map_err(|error| StartError::Listen { error, flag: "--listen" })?;
         let (admin_listener, admin) = listen(config.node.admin_listen, "--admin-listen").await?;
 
         let dirty = Arc::new(DirtySet::default());
-        let (stop, drain) = (CancellationToken::new(), CancellationToken::new());
+        let (stop, leaving) = (CancellationToken::new(), CancellationToken::new());
+        let drain = Drain::new(count, config.node.drain_timeout);
         let mut tasks = JoinSet::new();
         let (backbone, resp) = start_backbone(config, &dirty, &stop, &mut tasks).await?;
         let contract = backbone.contract();
         let resume = ResumeTokens::new(&cluster_secret(config, &*contract).await?);
         let record = NodeRecord::new(config.node.public_url.as_ref().map(ToString::to_string));
         let (record, records) = watch::channel(record);
-        let (_members, keeper) =
+        let (members, keeper) =
             membership::start(contract.clone(), config.node.id.clone(), records, stop.clone());
         own(&mut tasks, keeper);
 
@@ -157,16 +165,17 @@ impl Node {
             stop.clone(),
         );
         own(&mut tasks, task);
-        let (feed, task) = Feed::spawn(
-            contract.clone(),
-            dirty.clone(),
-            metrics.clone(),
-            options,
-            to_shards,
-            upstream.clone(),
-            stop.clone(),
-        );
+        let links = Links {
+            backbone: contract.clone(),
+            dirty: dirty.clone(),
+            metrics: metrics.clone(),
+            shards: to_shards,
+            upstream: upstream.clone(),
+            trims: trims(members, config.node.id.clone()),
+        };
+        let (feed, task) = Feed::spawn(links, options, stop.clone());
         own(&mut tasks, task);
+        own(&mut tasks, start_janitor(config, &contract, &tenants, &metrics, &stop));
         let (directory, task) = Directory::spawn(to_orders, stop.clone());
         own(&mut tasks, task);
 
@@ -176,7 +185,7 @@ impl Node {
         let token = config.admin.token.as_ref().map(|token| AdminToken::new(token.expose()));
         let hosts = Hosts::new(admin, []);
         let admin_api = Admin { health, metrics: metrics.clone(), token, hosts };
-        let routes = sessions::router(directory.clone(), tenants.clone());
+        let routes = sessions::router(directory.clone(), tenants.clone()).merge(drain::router(drain.clone()));
         tasks.spawn(serve_admin(admin_listener, admin_api, routes, stop.clone()));
 
         let publishing =
@@ -191,7 +200,7 @@ impl Node {
             node: config.node.id.clone(),
             options: IngressOptions::default(),
         };
-        own(&mut tasks, ingress.spawn(drain.clone()));
+        own(&mut tasks, ingress.spawn(leaving.clone()));
 
         let env = Env {
             id: ShardId(0),
@@ -204,7 +213,10 @@ impl Node {
             resume,
             publishing,
             metrics,
-            gate: Gate::new(limit.get()),
+            gate: Gate::new(places, &config.node.accept),
+            header_timeout: config.node.header_timeout,
+            detached: Detached::new(config.node.max_detached_sessions),
+            drain: drain.clone(),
             page: page.map(|page| Bytes::from(page(&addresses))),
         };
         let inlets = listeners.into_iter().zip(deliveries).zip(orders);
@@ -212,12 +224,12 @@ impl Node {
         for (id, ((listener, deliveries), orders)) in inlets.enumerate() {
             // Configuration allows `ShardId::MOST` at most.
             let env = Env { id: ShardId(id as u8), ..env.clone() };
-            shards.push(shard::spawn(env, Inlets { listener, deliveries, orders, drain: drain.clone() })?);
+            shards.push(shard::spawn(env, Inlets { listener, deliveries, orders })?);
         }
         lifecycle.send_replace(Lifecycle::Ready);
         events::node_ready(&config.node.id);
         let node = config.node.id.clone();
-        Ok(Self { addresses, node, backbone, lifecycle, record, drain, stop, shards, sends, tasks })
+        Ok(Self { addresses, node, backbone, lifecycle, record, drain, leaving, stop, shards, sends, tasks })
     }
 
     /// Where it can be reached.
@@ -225,49 +237,50 @@ impl Node {
         self.addresses
     }
 
+    /// Resolves once an operator asks for the drain (`POST /admin/drain`). Cancel-safe.
+    pub async fn drain_asked(&self) {
+        self.drain.asked().await;
+    }
+
     /// Ends the node: clients are told to go elsewhere, cursors are stored, every thread and task is
-    /// joined. Not to be cancelled: what is cut off then is delivered again elsewhere.
-    pub async fn drain(mut self, deadline: Duration) {
-        let began = Instant::now();
+    /// joined, all by one deadline, `node.drain_timeout_ms` from now. Not to be cancelled: what is cut off
+    /// then is delivered again elsewhere.
+    pub async fn drain(mut self) {
+        let plan = self.drain.begin();
+        self.leaving.cancel();
+        let timeout = plan.deadline - plan.began;
         self.lifecycle.send_replace(Lifecycle::Draining);
         self.record.send_modify(|record| record.draining = true);
-        events::drain_started(&self.node, deadline);
-        self.drain.cancel();
+        events::drain_started(&self.node, plan.sessions, timeout);
         let shards = std::mem::take(&mut self.shards);
-        let joined = tokio::task::spawn_blocking(move || shards.into_iter().map(join_shard).sum());
-        // Past the deadline the process ends with whatever a shard still holds.
-        let forced = match tokio::time::timeout(deadline, joined).await {
-            Ok(forced) => forced.unwrap_or(0),
-            Err(_) => {
-                tracing::error!("the deadline came before every shard had ended");
-                0
+        let joined = tokio::task::spawn_blocking(move || shards.into_iter().for_each(join_shard));
+        // Shards keep the deadline by themselves. Past it the process ends with whatever one still holds.
+        if tokio::time::timeout_at(plan.deadline.into(), joined).await.is_err() {
+            tracing::error!("the deadline came before every shard had ended");
+            self.drain.force(self.drain.sessions());
+        }
+        let left = plan.deadline.saturating_duration_since(Instant::now());
+        self.sends.finish(left).await;
+        self.stop.cancel();
+        let end = async {
+            while self.tasks.join_next().await.is_some() {}
+            if let Started::Redis(redis) = &self.backbone {
+                redis.shutdown().await;
             }
         };
-        self.sends.finish(deadline.saturating_sub(began.elapsed())).await;
-        self.stop.cancel();
-        let tasks = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(TASKS_END, tasks).await.is_err() {
+        let latest = plan.deadline.max(Instant::now() + TASKS_END);
+        if tokio::time::timeout_at(latest.into(), end).await.is_err() {
             tracing::error!("tasks of the node are cut: they did not end in time");
         }
-        if let Started::Redis(redis) = &self.backbone {
-            redis.shutdown().await;
-        }
-        events::drain_ended(&self.node, forced, began.elapsed());
+        events::drain_ended(&self.node, self.drain.forced(), plan.began.elapsed());
     }
 }
 
-/// How many connections a shard had to cut.
-fn join_shard(shard: ThreadHandle<io::Result<usize>>) -> usize {
+fn join_shard(shard: ThreadHandle<io::Result<()>>) {
     match shard.join() {
-        Ok(Ok(forced)) => forced,
-        Ok(Err(error)) => {
-            tracing::error!(%error, "a shard failed");
-            0
-        }
-        Err(_) => {
-            tracing::error!("a shard panicked");
-            0
-        }
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "a shard failed"),
+        Err(_) => tracing::error!("a shard panicked"),
     }
 }
 
@@ -320,6 +333,28 @@ async fn start_backbone(
             Ok((Started::Embedded(embedded), Some(address)))
         }
     }
+}
+
+/// Of all nodes one trims a channel: where rendezvous hashing puts it.
+fn trims(members: watch::Receiver<Arc<Members>>, node: NodeId) -> Trims {
+    Arc::new(move |channel| {
+        let key = AffinityKey::new(&channel.tenant, channel.name.as_str().as_bytes());
+        members.borrow().home(key).is_none_or(|home| *home == node)
+    })
+}
+
+/// Starts the task that looks after the streams which no node watches.
+fn start_janitor(
+    config: &Config,
+    backbone: &Arc<dyn Backbone>,
+    tenants: &Arc<Tenants>,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> JoinHandle<()> {
+    let RetentionConfig { pass, keys_per_s } = config.retention;
+    let options = JanitorOptions { pass, keys_per_s };
+    let (backbone, tenants, metrics) = (backbone.clone(), tenants.clone(), metrics.clone());
+    Janitor::spawn(backbone, tenants, metrics, config.node.id.clone(), options, stop.clone())
 }
 
 /// The secret that signs resume tokens: the configured one, or else one that the backbone keeps.

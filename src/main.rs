@@ -31,5 +31,6 @@ fn run(command: Command) -> Result<(), CliError> {
             cli::run_async(cli::dlq::run(args))
         }
         Command::Kick(args) => cli::run_async(cli::kick::run(args)),
+        Command::Drain(args) => cli::run_async(cli::drain::run(args)),
     }
 }

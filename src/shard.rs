@@ -6,41 +6,47 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::drain::Drain;
 use crate::api::publish::Publishing;
 use crate::backbone::Backbone;
 use crate::delivery::{Delivery, FeedHandle, Request, ShardId, Upstream};
 use crate::directory::{Directory, Order};
-use crate::domain::NodeId;
+use crate::domain::{CloseReason, NodeId};
 use crate::router::ResumeTokens;
 use crate::session::Session;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, events};
 use crate::tenants::Tenants;
 use crate::transport::listener;
 
 mod connect;
+mod drain;
 mod errands;
 pub mod gate;
 mod http;
 mod hub;
 mod perform;
+mod refuse;
 mod seat;
 mod state;
+pub mod waiting;
 
 use errands::DEAD_LETTERS_A_SECOND;
 use gate::Gate;
 use state::State;
+use waiting::{Detached, Waiting};
 
 /// What a shard needs of the node.
 #[derive(Clone)]
@@ -65,8 +71,14 @@ pub struct Env {
     pub publishing: Publishing,
     /// Counters.
     pub metrics: Metrics,
-    /// How many connections the node takes.
+    /// Which connections the node takes.
     pub gate: Gate,
+    /// How long the head of a request may take, and the pause between two.
+    pub header_timeout: Duration,
+    /// How many sessions without a connection the node keeps.
+    pub detached: Detached,
+    /// The node's end.
+    pub drain: Drain,
     /// The page served at `/`, where there is one.
     pub page: Option<Bytes>,
 }
@@ -79,26 +91,21 @@ pub struct Inlets {
     pub deliveries: mpsc::Receiver<Delivery>,
     /// What the directory asks.
     pub orders: mpsc::Receiver<Order<Session>>,
-    /// Ends the shard: clients are told to go elsewhere, cursors are stored.
-    pub drain: CancellationToken,
 }
 
-/// Starts a shard on a thread of its own, which ends after `drain`, with the number of tasks it had to
-/// cut.
+/// Starts a shard on a thread of its own, which ends with the drain. What it had to cut it has reported
+/// there.
 ///
 /// # Errors
 /// When the thread or its runtime cannot be made.
-pub fn spawn(env: Env, inlets: Inlets) -> io::Result<std::thread::JoinHandle<io::Result<usize>>> {
+pub fn spawn(env: Env, inlets: Inlets) -> io::Result<std::thread::JoinHandle<io::Result<()>>> {
     std::thread::Builder::new().name(format!("shard-{}", env.id.0)).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        // Dropped at the end with whatever the grace of the drain did not see through.
+        // Dropped at the end with whatever the drain did not see through.
         let local = LocalSet::new();
         local.block_on(&runtime, Shard::run(env, inlets))
     })
 }
-
-/// How long a drain waits for goodbyes to be written.
-const DRAIN: Duration = Duration::from_secs(3);
 
 struct Shard {
     env: Env,
@@ -114,19 +121,23 @@ struct Shard {
     requests: Cell<usize>,
     /// Dead letters written in the current second.
     buried: Cell<(u64, u32)>,
+    /// Cancelled after the last goodbye: no more connections, no more requests.
+    closing: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Shard {
-    async fn run(env: Env, inlets: Inlets) -> io::Result<usize> {
-        let Inlets { listener, mut deliveries, mut orders, drain } = inlets;
+    async fn run(env: Env, inlets: Inlets) -> io::Result<()> {
+        let Inlets { listener, deliveries, orders } = inlets;
         let listener = TcpListener::from_std(listener)?;
+        let waiting = Waiting::new(env.detached.clone());
         let shard = Rc::new(Self {
             state: RefCell::new(State::new(
                 env.id,
                 env.backbone.clock(),
                 env.metrics.clone(),
                 env.upstream.clone(),
+                waiting,
             )),
             buffer: RefCell::new(vec![0; 64 * 1024]),
             asks: RefCell::default(),
@@ -136,42 +147,47 @@ impl Shard {
             sooner: Notify::new(),
             requests: Cell::new(0),
             buried: Cell::new((0, 0)),
+            closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             env,
         });
-        let accepting = tokio::task::spawn_local(shard.clone().accept(listener));
+        shard.spawn(shard.clone().accept(listener));
         let asking = tokio::task::spawn_local(shard.clone().keep_asking());
         let storing = tokio::task::spawn_local(shard.clone().keep_storing_cursors());
+        tokio::select! {
+            () = shard.attend(deliveries, orders) => {}
+            () = shard.clone().leave(storing) => {}
+        }
+        asking.abort();
+        Ok(())
+    }
 
+    /// Attends to what comes from outside and to time. A node whose feed is gone sends its clients away.
+    async fn attend(
+        self: &Rc<Self>,
+        mut deliveries: mpsc::Receiver<Delivery>,
+        mut orders: mpsc::Receiver<Order<Session>>,
+    ) {
         let mut delivered = Vec::new();
         loop {
             // With nothing on the agenda the loop looks again after a while.
             let due =
-                shard.state.borrow().next_time().unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
-            shard.wakes.set(Some(due));
+                self.state.borrow().next_time().unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
+            self.wakes.set(Some(due));
             tokio::select! {
-                () = drain.cancelled() => break,
-                () = shard.sooner.notified() => {}
+                () = self.sooner.notified() => {}
                 got = deliveries.recv_many(&mut delivered, 256) => {
                     if got == 0 {
-                        break;
+                        tracing::error!("the feed is gone, and nothing can be delivered: this node drains");
+                        self.env.drain.ask();
+                        return std::future::pending().await;
                     }
-                    shard.with(|state| delivered.drain(..).for_each(|delivery| state.on_delivery(delivery)));
+                    self.with(|state| delivered.drain(..).for_each(|delivery| state.on_delivery(delivery)));
                 }
-                Some(order) = orders.recv() => shard.obey(order),
-                () = sleep_until(due.into()) => shard.with(|state| state.on_time(Instant::now())),
+                Some(order) = orders.recv() => self.obey(order),
+                () = sleep_until(due.into()) => self.with(|state| state.on_time(Instant::now())),
             }
         }
-
-        accepting.abort();
-        storing.abort();
-        shard.store_cursors().await;
-        shard.with(State::drain);
-        shard.tasks.close();
-        // Connections that do not hang up in time are cut with the runtime.
-        let _ = timeout(DRAIN, shard.tasks.wait()).await;
-        asking.abort();
-        Ok(shard.tasks.len())
     }
 
     /// Calls into the state, then writes what gathered and starts what has to wait.
@@ -201,7 +217,7 @@ impl Shard {
                 if let Err(Some(session)) = to.send(found) {
                     // Whoever asked is gone: the session ends here.
                     let shard = self.clone();
-                    self.spawn(async move { shard.retire(session).await });
+                    self.spawn(async move { shard.retire(session, CloseReason::Replaced).await });
                 }
             }
             Order::Close { session, reason, message } => self.with(|state| {
@@ -216,13 +232,15 @@ impl Shard {
         }
     }
 
+    /// Takes connections until the last goodbye of a drain is said.
     async fn accept(self: Rc<Self>, listener: TcpListener) {
         loop {
-            match listener::accept(&listener).await {
-                Ok((stream, _)) => {
-                    let permit = self.env.gate.enter();
-                    self.spawn(self.clone().serve_http(stream, permit));
-                }
+            let accepted = tokio::select! {
+                accepted = listener::accept(&listener) => accepted,
+                () = self.closing.cancelled() => break,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.take(stream, peer),
                 Err(error) => match error.retry_after() {
                     Some(pause) => {
                         tracing::debug!(%error, "accepting failed");
@@ -233,6 +251,22 @@ impl Shard {
                         return;
                     }
                 },
+            }
+        }
+        listener::accept_rest(listener).into_iter().for_each(|(stream, peer)| self.take(stream, peer));
+    }
+
+    /// Serves a connection, or tells it to come again, where that is not too much too.
+    fn take(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        match self.env.gate.enter(peer.ip(), Instant::now()) {
+            Ok(permit) => self.spawn(self.clone().serve_http(stream, permit)),
+            Err(refused) => {
+                let told = self.env.gate.tell();
+                let why = if told.is_some() { "it is told to come again" } else { "it is closed" };
+                events::handshake_refused(self.env.metrics.node(), refused.reason, peer.ip(), &why);
+                if let Some(telling) = told {
+                    self.spawn(refuse::turn_away(stream, refused, telling));
+                }
             }
         }
     }

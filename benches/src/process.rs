@@ -58,9 +58,12 @@ impl Node {
     }
 
     fn start(args: &RunArgs, backbone: &[&str], shards: Option<u16>) -> Result<Self> {
+        // A herd connects as fast as it can, which is not what is measured.
+        let config = args.pids.with_file_name("node.toml");
+        std::fs::write(&config, "[node]\naccept_per_s = 0\n")?;
         let mut command = Command::new(&args.node);
         command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--demo"]);
-        command.args(["--log-level", "error"]).args(backbone);
+        command.args(["--log-level", "error"]).args(backbone).arg("--config").arg(config);
         if let Some(shards) = shards {
             command.args(["--shards", &shards.to_string()]);
         }

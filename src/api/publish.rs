@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HeaderValue, LOCATION};
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Body;
 use serde_json::json;
@@ -37,7 +38,7 @@ pub use error::PublishError;
 pub use parse::{PublishLimits, PublishRequest};
 
 use append::{Ready, append, count, shown};
-use intake::{Intake, read_body};
+use intake::{Intake, discard, read_body};
 use sends::Sends;
 
 /// When a client tries again while the backbone is away.
@@ -73,24 +74,33 @@ impl Publishing {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        if request.method() != Method::POST {
-            return answer::method_not_allowed("POST");
-        }
-        if !answer::has_key(tenant, request.headers()) {
-            return answer::unauthorized();
-        }
+        let (head, mut body) = request.into_parts();
         let metrics = self.metrics.tenant(&tenant.id);
-        self.take(tenant, request, &metrics).await.unwrap_or_else(|refused| {
-            let (outcome, targets) = refused.counted_as();
-            events::publish_refused(&metrics, &tenant.id, outcome, targets, &refused);
-            refused.into_answer()
-        })
+        let answer = if head.method != Method::POST {
+            Err(answer::method_not_allowed("POST"))
+        } else if !answer::has_key(tenant, &head.headers) {
+            Err(answer::unauthorized())
+        } else {
+            self.take(tenant, &head, &mut body, &metrics).await.map_err(|refused| {
+                let (outcome, targets) = refused.counted_as();
+                events::publish_refused(&metrics, &tenant.id, outcome, targets, &refused);
+                refused.into_answer()
+            })
+        };
+        match answer {
+            Ok(answer) => answer,
+            Err(refused) => {
+                discard(&head.headers, &mut body, tenant.limits.publish_body_bytes).await;
+                refused
+            }
+        }
     }
 
     async fn take<B>(
         &self,
         tenant: &Arc<Tenant>,
-        request: Request<B>,
+        head: &Parts,
+        body: &mut B,
         metrics: &TenantMetrics,
     ) -> Result<Answer, PublishError>
     where
@@ -105,9 +115,9 @@ impl Publishing {
             targets: 1,
             wait: Duration::from_secs(1),
         })?;
-        let intake = Intake::of(&request)?;
-        let caller = traceparent(request.headers());
-        let body = read_body(request, limits, &mut permit).await?;
+        let intake = Intake::of(head)?;
+        let caller = traceparent(&head.headers);
+        let body = read_body(&head.headers, body, limits, &mut permit).await?;
         let request = intake.read(body, PublishLimits::of(limits)).await?;
         let targets = request.targets();
         if targets > AT_ONCE || request.pace_per_s.is_some() {

@@ -72,6 +72,9 @@ pub enum Command {
     /// Sessions of the one node that is asked are found, not those of other nodes.
     #[command(after_help = KICK_EXAMPLES)]
     Kick(KickArgs),
+    /// Send a node's clients elsewhere and end it, as SIGTERM does.
+    #[command(after_help = DRAIN_EXAMPLES)]
+    Drain(DrainArgs),
 }
 
 const DEV_EXAMPLES: &str = "\
@@ -485,5 +488,23 @@ pub struct DlqPurgeArgs {
 }
 
 const DEFAULT_ADMIN_URL: &str = "http://127.0.0.1:8081";
+const DRAIN_EXAMPLES: &str = "\
+Examples:
+  TIDEGATE_KEY=$ADMIN_TOKEN tidegate drain
+  tidegate drain --url http://10.0.0.7:8081 --key $ADMIN_TOKEN --no-wait
+
+It waits until the node is gone, and says on standard error how many sessions are left.";
+
+/// Which node to drain.
+#[derive(Debug, Clone, Args)]
+pub struct DrainArgs {
+    /// The node.
+    #[command(flatten)]
+    pub node: AdminArgs,
+    /// Do not wait until the node is gone.
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 const DEFAULT_TENANT: &str = crate::config::DEMO_TENANT;

@@ -53,15 +53,24 @@ async fn serve_until_signal(
         eprintln!("{}", banner(&addresses));
     }
     announce(&addresses)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let signalled = tokio::select! {
+        _ = terminate.recv() => true,
+        _ = interrupt.recv() => true,
+        () = node.drain_asked() => false,
+    };
+    // An operator's request and the signal that follows it ask for one and the same drain.
+    let mut patience = if signalled { 1 } else { 2 };
+    let draining = node.drain();
+    tokio::pin!(draining);
+    while patience > 0 {
+        tokio::select! {
+            () = &mut draining => return Ok(()),
+            _ = terminate.recv() => patience -= 1,
+            _ = interrupt.recv() => patience -= 1,
+        }
     }
-    tokio::select! {
-        () = node.drain(config.node.drain_timeout) => Ok(()),
-        _ = terminate.recv() => anyhow::bail!("ended at once by a second signal"),
-        _ = interrupt.recv() => anyhow::bail!("ended at once by a second signal"),
-    }
+    tracing::warn!("a second signal: the drain is cut short, and with it the sessions that are left");
+    anyhow::bail!("ended at once by a second signal")
 }
 
 /// The one line on standard output that says the node takes traffic.

@@ -8,7 +8,7 @@ use ciborium::Value as Cbor;
 use serde_json::{Map, Value};
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::http::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL};
+use tokio_tungstenite::tungstenite::http::header::{HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 
 use super::{ClientError, Socket};
 use crate::domain::Offset;
@@ -121,11 +121,13 @@ pub struct Message {
 pub(super) struct Failure {
     pub(super) why: String,
     pub(super) is_final: bool,
+    /// When the node wants to be asked again.
+    pub(super) retry_after: Option<Duration>,
 }
 
 /// Makes a connection. Cancel-safe: nothing is sent that outlives the socket.
 pub(super) async fn handshake(url: &str, codec: Codec) -> Result<Socket, Failure> {
-    let unusable = |error: Error| Failure { why: error.to_string(), is_final: true };
+    let unusable = |error: Error| Failure { why: error.to_string(), is_final: true, retry_after: None };
     let mut request = url.into_client_request().map_err(unusable)?;
     let subprotocol = match codec {
         Codec::Json => "tidegate.v1.json",
@@ -138,10 +140,13 @@ pub(super) async fn handshake(url: &str, codec: Codec) -> Result<Socket, Failure
             let status = answer.status();
             let body = answer.body().as_deref().unwrap_or_default();
             let why = format!("the node answered {status} {}", String::from_utf8_lossy(body).trim());
+            let seconds =
+                answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             // 429 and 5xx pass; what is wrong with the request stays wrong.
-            Err(Failure { why, is_final: status.is_client_error() && status.as_u16() != 429 })
+            let is_final = status.is_client_error() && status.as_u16() != 429;
+            Err(Failure { why, is_final, retry_after: seconds.map(Duration::from_secs) })
         }
-        Err(error) => Err(Failure { why: error.to_string(), is_final: false }),
+        Err(error) => Err(Failure { why: error.to_string(), is_final: false, retry_after: None }),
     }
 }
 

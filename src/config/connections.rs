@@ -34,17 +34,40 @@ pub fn raise_file_limit() -> io::Result<u64> {
     rlimit::increase_nofile_limit(u64::MAX)
 }
 
-/// How many connections a node serves at once when it may open `file_limit` files: what is configured,
-/// where that fits, or else what is left beside a reserve.
-pub fn connection_limit(node: &NodeConfig, file_limit: u64) -> Result<NonZeroUsize, TooFewFiles> {
+/// What a node has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Places {
+    /// Connections served at once.
+    pub connections: usize,
+    /// How many of these may have no session: in their handshake, or used for HTTP requests.
+    pub handshakes: usize,
+    /// Connections beside them that are told why they are not served; more are closed unheard.
+    pub refusals: usize,
+}
+
+/// What a node has room for when it may open `file_limit` files: what is configured, where that fits, or
+/// else what is left beside a reserve.
+pub fn places(node: &NodeConfig, file_limit: u64) -> Result<Places, TooFewFiles> {
+    const REFUSALS: usize = 4_096;
+    const REFUSALS_AT_LEAST: usize = 16;
     let reserve = RESERVE + RESERVE_PER_SHARD * node.shards.get() as u64;
     let left = file_limit.saturating_sub(reserve);
     let wanted = node.max_connections.unwrap_or(NonZeroUsize::MIN);
     if wanted.get() as u64 > left {
         return Err(TooFewFiles { file_limit, reserve, wanted: wanted.get() as u64 });
     }
-    let most = NonZeroUsize::new(usize::try_from(left).unwrap_or(usize::MAX)).unwrap_or(NonZeroUsize::MIN);
-    Ok(node.max_connections.unwrap_or(most))
+    let left = usize::try_from(left).unwrap_or(usize::MAX);
+    let (connections, refusals) = match node.max_connections {
+        Some(wanted) => (wanted.get(), (left - wanted.get()).min(REFUSALS)),
+        None => {
+            let refusals = (left / 8).min(REFUSALS);
+            (left - refusals, refusals)
+        }
+    };
+    // A few always find room in the reserve.
+    let refusals = refusals.max(REFUSALS_AT_LEAST);
+    let handshakes = node.max_handshakes.map_or((connections / 4).max(64), NonZeroUsize::get);
+    Ok(Places { connections, handshakes: handshakes.min(connections), refusals })
 }
 
 #[cfg(test)]
@@ -58,17 +81,20 @@ mod tests {
 
     #[test]
     fn what_the_limit_leaves_is_taken() {
-        assert_eq!(connection_limit(&node(""), 1_320), Ok(NonZeroUsize::new(1_000).unwrap()));
-        assert_eq!(
-            connection_limit(&node("max_connections = 10"), 1_320),
-            Ok(NonZeroUsize::new(10).unwrap())
-        );
+        let room = |toml: &str| {
+            let Places { connections, handshakes, refusals } = places(&node(toml), 1_320).unwrap();
+            [connections, handshakes, refusals]
+        };
+        assert_eq!(room(""), [875, 218, 125]);
+        assert_eq!(room("max_connections = 10"), [10, 10, 990]);
+        assert_eq!(room("max_connections = 1000"), [1000, 250, 16]);
+        assert_eq!(room("max_connections = 500\nmax_handshakes = 20"), [500, 20, 500]);
     }
 
     #[test]
     fn too_few_files_say_what_to_raise() {
-        let error = connection_limit(&node("max_connections = 5000"), 1_024).unwrap_err().to_string();
+        let error = places(&node("max_connections = 5000"), 1_024).unwrap_err().to_string();
         assert!(error.contains("may open 1024 files") && error.contains("to 5320"), "{error}");
-        assert!(connection_limit(&node(""), 320).is_err());
+        assert!(places(&node(""), 320).is_err());
     }
 }

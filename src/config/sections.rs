@@ -1,6 +1,6 @@
 //! The sections of the document that are not about tenants: names, defaults, ranges.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use crate::domain::{Limits, NodeId};
 
 use super::reader::Section;
 use super::{
-    AdminConfig, BackboneConfig, ClusterConfig, LogFormat, MemoryConfig, NodeConfig, TelemetryConfig, Wake,
+    AcceptConfig, AdminConfig, BackboneConfig, ClusterConfig, LogFormat, MemoryConfig, Network, NodeConfig,
+    RetentionConfig, TelemetryConfig, Wake,
 };
 
 const ADDRESS: &str = "an IP address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"";
@@ -39,6 +40,10 @@ pub(super) fn node(mut section: Section<'_>, has_admin_token: bool) -> Option<No
     let public_url = section.parsed("public_url");
     let shards = section.number("shards", cores().get(), 1..=1_024);
     let max_connections = section.optional_number("max_connections", 1..=10_000_000);
+    let max_handshakes = section.optional_number("max_handshakes", 1..=10_000_000);
+    let max_detached_sessions = section.number("max_detached_sessions", 100_000, 0..=10_000_000);
+    let header_timeout = millis(&mut section, "header_timeout_ms", 5_000, 100..=60_000);
+    let accept = accept(&mut section);
     let drain_timeout = millis(&mut section, "drain_timeout_ms", 30_000, 0..=3_600_000);
     Some(NodeConfig {
         id: id?,
@@ -47,8 +52,25 @@ pub(super) fn node(mut section: Section<'_>, has_admin_token: bool) -> Option<No
         public_url,
         shards: NonZeroUsize::new(shards).unwrap_or(NonZeroUsize::MIN),
         max_connections: max_connections.and_then(NonZeroUsize::new),
+        max_handshakes: max_handshakes.and_then(NonZeroUsize::new),
+        max_detached_sessions,
+        header_timeout,
+        accept,
         drain_timeout,
     })
+}
+
+fn accept(section: &mut Section<'_>) -> AcceptConfig {
+    let exempt = if section.has("accept_exempt") {
+        section.list("accept_exempt")
+    } else {
+        vec![Network::new([127, 0, 0, 0].into(), 8), Network::new(Ipv6Addr::LOCALHOST.into(), 128)]
+    };
+    AcceptConfig {
+        per_s: section.number("accept_per_s", 2_000, 0..=1_000_000),
+        per_s_per_address: section.number("accept_per_s_per_address", 50, 0..=1_000_000),
+        exempt,
+    }
 }
 
 fn cores() -> NonZeroUsize {
@@ -130,6 +152,14 @@ pub(super) fn memory(mut section: Section<'_>) -> MemoryConfig {
     }
 }
 
+/// `[retention]`.
+pub(super) fn retention(mut section: Section<'_>) -> RetentionConfig {
+    RetentionConfig {
+        pass: millis(&mut section, "pass_ms", 60_000, 1_000..=86_400_000),
+        keys_per_s: section.number("keys_per_s", 2_500, 100..=100_000),
+    }
+}
+
 /// `[admin]`.
 pub(super) fn admin(mut section: Section<'_>) -> AdminConfig {
     AdminConfig { token: section.long_secret("token", SECRET_BYTES) }
@@ -174,6 +204,7 @@ pub(super) fn limits(mut section: Section<'_>, base: &Limits) -> Limits {
         channels_per_session: section.number("channels_per_session", base.channels_per_session, 1..=10_000),
         sessions_per_user: section.number("sessions_per_user", base.sessions_per_user, 1..=100_000),
         window: section.number("window", base.window, 1..=4_096),
+        requests_per_session: section.number("requests_per_session", base.requests_per_session, 1..=4_096),
         ack_timeout_ms: section.number("ack_timeout_ms", base.ack_timeout_ms, 100..=HOUR_MS),
         attempts: section.number("attempts", base.attempts, 1..=100),
         resume_window_ms: section.number("resume_window_ms", base.resume_window_ms, 0..=HOUR_MS),

@@ -62,6 +62,29 @@ pub struct Retention {
     pub max_len: u64,
     /// Age kept, in milliseconds of the backbone's clock.
     pub max_age_ms: u64,
+    /// Bytes kept of the backbone's memory, where that is limited.
+    pub max_bytes: Option<u64>,
+}
+
+/// Retention of a tenant's streams beside its channels. It trims whatever is read or not. (`in` has
+/// none: its entries leave when they have reached their targets.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamRetention {
+    /// Of `up`, what clients send.
+    pub up: Retention,
+    /// Of `dlq`, the dead letters.
+    pub dead_letters: Retention,
+}
+
+const DAY_MS: u64 = 24 * 3_600 * 1_000;
+
+impl Default for StreamRetention {
+    fn default() -> Self {
+        Self {
+            up: Retention { max_len: 100_000, max_age_ms: 7 * DAY_MS, max_bytes: None },
+            dead_letters: Retention { max_len: 10_000, max_age_ms: 30 * DAY_MS, max_bytes: None },
+        }
+    }
 }
 
 /// The rules of one namespace.
@@ -106,6 +129,8 @@ pub struct Limits {
     pub sessions_per_user: usize,
     /// Unacknowledged messages in flight per subscription: the default and the most a client may ask.
     pub window: usize,
+    /// Requests of one session that may wait for their answers at a time.
+    pub requests_per_session: u16,
     /// Milliseconds until an unacknowledged message is sent again.
     pub ack_timeout_ms: u64,
     /// Deliveries of one message before it counts as undeliverable.
@@ -145,6 +170,7 @@ impl Default for Limits {
             channels_per_session: 128,
             sessions_per_user: 10,
             window: 64,
+            requests_per_session: 64,
             ack_timeout_ms: 30_000,
             attempts: 5,
             resume_window_ms: 120_000,
@@ -174,7 +200,7 @@ impl NamespaceRules {
             on_slow: OnSlow::Pause,
             dead_letters: false,
             unreliable: false,
-            retention: Retention { max_len: 1_000, max_age_ms: 24 * 3600 * 1000 },
+            retention: Retention { max_len: 1_000, max_age_ms: DAY_MS, max_bytes: None },
             history: true,
             publish: PublishRight::Subscribers,
             subscribe: SubscribeRight::Anyone,
@@ -201,7 +227,7 @@ impl NamespaceRules {
             kind: Kind::Live,
             on_slow: OnSlow::DropOldest,
             unreliable: true,
-            retention: Retention { max_len: 100, max_age_ms: 10_000 },
+            retention: Retention { max_len: 100, max_age_ms: 10_000, max_bytes: None },
             history: false,
             ..Self::log(name)
         }
@@ -211,7 +237,7 @@ impl NamespaceRules {
     pub fn of_sessions() -> Self {
         Self {
             start: Start::Oldest,
-            retention: Retention { max_len: 100, max_age_ms: 600_000 },
+            retention: Retention { max_len: 100, max_age_ms: 600_000, max_bytes: None },
             history: false,
             publish: PublishRight::Nobody,
             ..Self::log("session")

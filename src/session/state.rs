@@ -373,6 +373,11 @@ impl Session {
         }
     }
 
+    /// Whether nothing waits for its client's acknowledgement.
+    pub fn is_settled(&self) -> bool {
+        self.subs.iter().flatten().all(|sub| sub.is_settled())
+    }
+
     /// Time passes for every subscription.
     pub fn on_time(&mut self, now: Instant, heard: Instant, fx: &mut Effects) {
         for (at, sub) in self.subs_mut() {

@@ -597,6 +597,11 @@ impl Subscription {
         }
     }
 
+    /// Whether nothing waits for an acknowledgement.
+    pub fn is_settled(&self) -> bool {
+        !self.acking || self.window.is_empty()
+    }
+
     /// When [`Self::on_time`] has something to do.
     pub fn next_time(&self) -> Option<Instant> {
         let tell = match self.skipped {

@@ -9,8 +9,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Shard;
+use super::errands::hung_up;
+use super::gate::Permit;
 use super::seat::{Heartbeat, Link};
 use super::state::{Place, State, who};
+use crate::api::drain::Counted;
 use crate::auth::{self, Identity};
 use crate::backbone::BackboneError;
 use crate::delivery::SessionEvent;
@@ -33,12 +36,21 @@ pub(super) struct Arrival {
     pub(super) tenant: Arc<Tenant>,
     /// The token of the `Authorization` header, where it had one.
     pub(super) bearer: Option<Box<str>>,
+    /// Its place at the gate.
+    pub(super) permit: Rc<Permit>,
 }
 
 /// Why a connection gets no session: what its client is told.
 struct Refused {
     reason: CloseReason,
     message: Box<str>,
+}
+
+impl Refused {
+    fn draining() -> Self {
+        let message = "this node is going away; connect again".into();
+        Self { reason: CloseReason::Drain, message }
+    }
 }
 
 /// How reading goes on.
@@ -50,12 +62,13 @@ enum Reading {
 impl Shard {
     /// Serves one WebSocket to its end.
     pub(super) async fn serve(self: Rc<Self>, arrival: Arrival) {
-        let Arrival { socket, early, codec, tenant, bearer } = arrival;
+        let Arrival { socket, early, codec, tenant, bearer, permit } = arrival;
         let socket = Rc::new(socket);
         let mut decoder = Decoder::default();
         // Boxed, so that the memory of the handshake is not kept for the life of the connection.
         let begun = Box::pin(self.clone().begin(&socket, &mut decoder, early, codec, tenant, bearer)).await;
         if let Some(place) = begun {
+            permit.opened();
             self.read_on(&socket, place, &mut decoder).await;
         }
     }
@@ -79,10 +92,14 @@ impl Shard {
             Ok(first) => first,
             Err(None) => return None,
             Err(Some(refused)) => {
-                self.refuse(socket, codec, refused);
+                self.refuse(socket, codec, refused).await;
                 return None;
             }
         };
+        if self.env.drain.is_begun() {
+            self.refuse(socket, codec, Refused::draining()).await;
+            return None;
+        }
         let patience = Duration::from_millis(tenant.limits.auth_timeout_ms);
         let admitted = timeout(patience, self.clone().admit(&tenant, connect, bearer)).await;
         let admitted = admitted.unwrap_or_else(|_| {
@@ -90,6 +107,14 @@ impl Shard {
             Err(Refused { reason: CloseReason::BackboneAway, message })
         });
         match admitted {
+            // Where the drain began meanwhile, its goodbyes do not count with this session.
+            Ok(admitted) if self.env.drain.is_begun() => {
+                if admitted.resumed == Resumed::Home {
+                    self.retire(admitted.session, CloseReason::Drain).await;
+                }
+                self.refuse(socket, codec, Refused::draining()).await;
+                None
+            }
             Ok(admitted) => {
                 let place = self.seat(socket, codec, admitted).await;
                 if let Reading::Over = self.on_bytes(place, decoder, &mut rest) {
@@ -99,26 +124,30 @@ impl Shard {
                 Some(place)
             }
             Err(refused) => {
-                self.refuse(socket, codec, refused);
+                self.refuse(socket, codec, refused).await;
                 None
             }
         }
     }
 
-    /// Ends a connection that has no session.
-    fn refuse(self: &Rc<Self>, socket: &Rc<TcpStream>, codec: Codec, refused: Refused) {
+    /// Ends a connection that has no session, and waits until it is gone.
+    async fn refuse(self: &Rc<Self>, socket: &Rc<TcpStream>, codec: Codec, refused: Refused) {
         let Refused { reason, message } = refused;
         let label = match reason {
             CloseReason::ConnectTimeout => Refusal::Timeout,
             CloseReason::Unauthorized | CloseReason::TokenExpired => Refusal::Unauthorized,
             CloseReason::BackboneAway => Refusal::BackboneAway,
+            CloseReason::Drain => Refusal::Draining,
             _ => Refusal::BadRequest,
         };
         if let Ok(peer) = socket.peer_addr() {
             events::handshake_refused(self.env.metrics.node(), label, peer.ip(), &message);
         }
-        let link = link(socket.clone(), codec, Duration::from_secs(60));
-        self.with(|state| state.see_off(link, reason, &message, None));
+        let link = link(socket.clone(), codec, Duration::from_secs(60), None);
+        // Those that came together do not come back together.
+        let pause = (reason == CloseReason::Drain).then(|| rand::random_range(0..=2_000));
+        self.with(|state| state.see_off(link, reason, &message, pause));
+        hung_up(socket).await;
     }
 
     /// Finds out who it is and what was kept for it, and makes the session.
@@ -171,7 +200,7 @@ impl Shard {
                 || is_anonymous(identity) && is_anonymous(&session.identity));
         if !same {
             // An old token of a session that went on since: it ends here, and its device starts anew.
-            self.retire(session).await;
+            self.retire(session, CloseReason::Replaced).await;
             return None;
         }
         if !is_anonymous(identity) {
@@ -190,7 +219,7 @@ impl Shard {
         device: DeviceId,
     ) -> Result<Attached, Refused> {
         if let Some(old) = self.env.directory.take_device(&tenant.id, &identity.user, &device).await {
-            self.retire(old).await;
+            self.retire(old, CloseReason::Replaced).await;
         }
         let key = CursorKey::new(&tenant.id, &identity.user, &device);
         let claimed = self.env.backbone.claim_cursors(&key, CURSOR_TTL).await;
@@ -235,7 +264,8 @@ impl Shard {
         let event = SessionEvent::Connected { resumed, transport: Transport::WebSocket, address };
         self.env.upstream.tell(&session.tenant, event, || who(&session));
         let entry = Entry { session: session.id, tenant, user, device, shard: self.env.id };
-        let link = link(socket.clone(), codec, Duration::from_millis(ping_ms));
+        let counted = self.env.drain.count(usize::from(self.env.id.0));
+        let link = link(socket.clone(), codec, Duration::from_millis(ping_ms), Some(counted));
         let place = self.with(|state| state.seat(session, link, &connected, subs));
         let session = entry.session;
         self.env.directory.register(entry, cap).await;
@@ -368,10 +398,10 @@ struct Admitted {
 /// How long a device's cursors outlive its last acknowledgement.
 const CURSOR_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 
-fn link(socket: Rc<TcpStream>, codec: Codec, ping: Duration) -> Link {
+fn link(socket: Rc<TcpStream>, codec: Codec, ping: Duration, counted: Option<Counted>) -> Link {
     let now = Instant::now();
     let (outbox, beat) = (Outbox::default(), Heartbeat::new(ping, now));
-    Link { socket, codec, outbox, opened: now, heard: now, beat, waiting: false }
+    Link { socket, codec, outbox, opened: now, heard: now, beat, waiting: false, counted }
 }
 
 /// The seat whose connection this socket is.

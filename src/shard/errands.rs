@@ -72,6 +72,8 @@ pub(super) enum Errand {
 
 /// How long a connection's last frames may take to be written, and its client to hang up.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How often cursors that moved are stored.
+pub(super) const STORE_EVERY: Duration = Duration::from_millis(250);
 /// Requests of clients that one shard has with the backbone at a time; more are told to come again.
 const REQUESTS: usize = 4096;
 /// Dead letters a shard writes in a second. A tenant whose clients never ack must not flood its stream.
@@ -89,7 +91,7 @@ impl Shard {
                 shard.env.backbone.store_cursors(std::slice::from_ref(&write)).await;
             }),
             Errand::End { session, left } => self.spawn(async move { shard.end(session, left).await }),
-            Errand::Farewell(link) => self.spawn(farewell(link)),
+            Errand::Farewell(link) => self.spawn(async move { shard.farewell(link).await }),
             Errand::AwaitWritable(place, socket) => {
                 self.spawn(async move { shard.await_writable(place, &socket).await });
             }
@@ -119,18 +121,41 @@ impl Shard {
         id: RequestId,
         work: impl Future<Output = ServerFrame> + 'static,
     ) {
-        if self.requests.get() >= REQUESTS {
-            let message = "too many requests are waiting on this node; try again shortly".into();
-            let busy = ServerFrame::Error { id: Some(id), code: ErrorCode::Unavailable, message };
-            return self.answer(place, &busy);
+        if let Err((code, message)) = self.may_request(place) {
+            return self.answer(place, &ServerFrame::Error { id: Some(id), code, message });
         }
         self.requests.set(self.requests.get() + 1);
         let shard = self.clone();
         self.spawn(async move {
             let answer = work.await;
             shard.requests.set(shard.requests.get() - 1);
+            shard.with(|state| {
+                if let Some(at) = state.at(place) {
+                    state.seats[at].requests -= 1;
+                }
+            });
             shard.answer(place, &answer);
         });
+    }
+
+    /// Counts one more request of a session, unless it or the shard has too many under way.
+    fn may_request(self: &Rc<Self>, place: Place) -> Result<(), (ErrorCode, Box<str>)> {
+        if self.requests.get() >= REQUESTS {
+            let message = "too many requests are waiting on this node; try again shortly";
+            return Err((ErrorCode::Unavailable, message.into()));
+        }
+        self.with(|state| {
+            // Without a seat nobody waits for the answer, and the request is done all the same.
+            let Some(at) = state.at(place) else { return Ok(()) };
+            let seat = &mut state.seats[at];
+            let most = seat.session.tenant.limits.requests_per_session;
+            if seat.requests >= most {
+                let message = format!("{most} requests of this session are not answered yet: wait for some");
+                return Err((ErrorCode::LimitExceeded, message.into()));
+            }
+            seat.requests += 1;
+            Ok(())
+        })
     }
 
     /// Sends a frame to the session, if it is still there.
@@ -301,12 +326,15 @@ impl Shard {
         });
     }
 
-    /// Stores cursors that moved, in one batch, until the shard stops.
+    /// Stores cursors that moved, in one batch, until a drain begins.
     pub(super) async fn keep_storing_cursors(self: Rc<Self>) {
-        const EVERY: Duration = Duration::from_millis(250);
-        loop {
-            // Whichever comes first; waiting on either loses nothing.
-            let _ = timeout(EVERY, self.store_now.notified()).await;
+        while !self.env.drain.is_begun() {
+            // Whichever comes first; waiting on any loses nothing.
+            tokio::select! {
+                () = sleep(STORE_EVERY) => {}
+                () = self.store_now.notified() => {}
+                _ = self.env.drain.begun() => {}
+            }
             self.store_cursors().await;
         }
     }
@@ -368,9 +396,9 @@ impl Shard {
     }
 
     /// Ends a session that was taken from its shard and does not go on.
-    pub(super) async fn retire(&self, mut session: Box<Session>) {
+    pub(super) async fn retire(&self, mut session: Box<Session>, reason: CloseReason) {
         self.store_last(&mut session).await;
-        let (reason, lived, last) = (CloseReason::Replaced, None, true);
+        let (lived, last) = (None, true);
         let event = SessionEvent::Disconnected { reason, lived, last };
         self.env.upstream.tell(&session.tenant, event, || who(&session));
     }
@@ -383,6 +411,28 @@ impl Shard {
             if let Some(error) = answers.into_iter().find_map(Result::err) {
                 tracing::debug!(%error, "the last cursors of a session are not stored");
             }
+        }
+    }
+
+    /// Writes what is queued, says that no more comes, and hangs up after the client did or time is up.
+    async fn farewell(self: Rc<Self>, mut link: Link) {
+        let write = async {
+            while let Flush::Blocked = link.outbox.flush(&link.socket) {
+                if link.socket.writable().await.is_err() {
+                    break;
+                }
+            }
+        };
+        // Past the limit the rest is dropped with the connection.
+        let written = timeout(FAREWELL, write).await.is_ok();
+        if link.counted.take().is_some() && !written && self.env.drain.is_begun() {
+            self.env.drain.force(1);
+        }
+        let socket = &*link.socket;
+        if socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write).is_ok() {
+            let _ = timeout(FAREWELL, hung_up(socket)).await;
+            // The reader sees this as the end; a client that hung up already makes it fail, which is fine.
+            let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Both);
         }
     }
 
@@ -407,22 +457,15 @@ impl Shard {
     }
 }
 
-/// Writes what is queued, says that no more comes, and hangs up after the client did or time is up.
-async fn farewell(mut link: Link) {
-    let write = async {
-        while let Flush::Blocked = link.outbox.flush(&link.socket) {
-            if link.socket.writable().await.is_err() {
-                break;
-            }
+/// Reads and drops what a client still sends, until it hangs up.
+pub(super) async fn hung_up(socket: &TcpStream) {
+    let mut dropped = [0; 256];
+    while socket.readable().await.is_ok() {
+        match socket.try_read(&mut dropped) {
+            Ok(1..) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => return,
         }
-    };
-    // Past the limit the rest is dropped with the connection.
-    let _ = timeout(FAREWELL, write).await;
-    let socket = socket2::SockRef::from(&*link.socket);
-    if socket.shutdown(std::net::Shutdown::Write).is_ok() {
-        sleep(FAREWELL).await;
-        // The reader sees this as the end; a client that hung up already makes it fail, which is fine.
-        let _ = socket2::SockRef::from(&*link.socket).shutdown(std::net::Shutdown::Both);
     }
 }
 

@@ -1,5 +1,6 @@
 //! The public port: hyper serves requests, and gives the socket back where it becomes a WebSocket.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,12 +9,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN,
+    RETRY_AFTER,
 };
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::Shard;
 use super::connect::Arrival;
@@ -33,39 +36,64 @@ const HEADER_BYTES: usize = 16 * 1024;
 /// by this name.
 const ROUTES: &[&str] =
     &["ws", "publish", "sends", "sends/{id}", "dead-letters", "dead-letters/retry", "dead-letters/purge"];
-/// How long the headers of a request may take.
-const HEADER_PATIENCE: Duration = Duration::from_secs(5);
+/// How long one connection is used for requests; then it is closed between two of them. So that nothing
+/// a client does, or does not, keeps a place for ever.
+const LIFE: Duration = Duration::from_secs(600);
+/// How long the body of a request about dead letters may take.
+const BODY: Duration = Duration::from_secs(60);
+/// How long the last request of a connection may take.
+const LAST_ANSWER: Duration = Duration::from_secs(60);
+/// How long a connection without a request may still send one after the last goodbye of a drain.
+const LAST_REQUEST: Duration = Duration::from_millis(250);
 
 impl Shard {
-    /// Serves one accepted connection to its end. The permit counts it for as long as it lives; a
-    /// connection without one is told to come again.
-    pub(super) async fn serve_http(self: Rc<Self>, stream: TcpStream, permit: Option<Permit>) {
+    /// Serves one accepted connection to its end. The permit counts it for as long as it lives.
+    pub(super) async fn serve_http(self: Rc<Self>, stream: TcpStream, permit: Permit) {
         let permit = Rc::new(permit);
-        let (shard, held) = (self.clone(), permit.clone());
+        let asked = Rc::new(Cell::new(false));
+        let (shard, held, has_asked) = (self.clone(), permit.clone(), asked.clone());
         let service = hyper::service::service_fn(move |request| {
+            has_asked.set(true);
             let (shard, permit) = (shard.clone(), held.clone());
             async move { Ok::<_, Infallible>(shard.answer_http(request, permit).await) }
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_PATIENCE)
+            .header_read_timeout(self.env.header_timeout)
             .max_buf_size(HEADER_BYTES)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
-        if let Err(error) = Box::pin(connection).await {
+        let mut connection = Box::pin(connection);
+        let served = async {
+            tokio::select! {
+                ended = &mut connection => return ended,
+                () = tokio::time::sleep(LIFE) => {}
+                () = self.closing.cancelled() => {
+                    if !asked.get() && let Ok(ended) = timeout(LAST_REQUEST, &mut connection).await {
+                        return ended;
+                    }
+                }
+            }
+            // A request under way is answered, where it comes to its end at all.
+            connection.as_mut().graceful_shutdown();
+            timeout(LAST_ANSWER, connection).await.unwrap_or(Ok(()))
+        };
+        if let Err(error) = served.await {
             tracing::trace!(%error, "an HTTP connection ended early");
         }
     }
 
-    async fn answer_http(self: Rc<Self>, request: Request<Incoming>, permit: Rc<Option<Permit>>) -> Answer {
-        if permit.is_none() {
-            self.env.metrics.node().handshakes_refused.of(Refusal::Overloaded).inc();
-            let mut answer =
-                text(StatusCode::SERVICE_UNAVAILABLE, "this node holds as many connections as it may\n");
-            answer.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("5"));
+    /// Answers one request. While the node drains each answer is the connection's last.
+    async fn answer_http(self: Rc<Self>, request: Request<Incoming>, permit: Rc<Permit>) -> Answer {
+        let drain = self.env.drain.clone();
+        let mut answer = self.route(request, permit).await;
+        if drain.is_begun() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            return answer;
         }
+        answer
+    }
+
+    async fn route(self: Rc<Self>, request: Request<Incoming>, permit: Rc<Permit>) -> Answer {
         let path = request.uri().path().to_owned();
         let mut parts = path.trim_matches('/').split('/');
         let parts = [(); 5].map(|()| parts.next());
@@ -84,7 +112,7 @@ impl Shard {
     async fn answer_tenant(
         self: Rc<Self>,
         request: Request<Incoming>,
-        permit: Rc<Option<Permit>>,
+        permit: Rc<Permit>,
         tenant: Arc<Tenant>,
         what: &str,
         more: Option<&str>,
@@ -95,7 +123,8 @@ impl Shard {
         let publishing = &self.env.publishing;
         match (what, more) {
             ("ws", None) => self.upgrade(request, tenant, permit),
-            ("publish", None) => publishing.handle(&tenant, request).await.map(Full::new),
+            // Boxed: every connection would hold room for it otherwise.
+            ("publish", None) => Box::pin(publishing.handle(&tenant, request)).await.map(Full::new),
             ("sends", id) => publishing.sends.handle(&tenant, id, &request).map(Full::new),
             ("dead-letters", action) => self.dead_letters(request, &tenant, action).await,
             _ => not_found(),
@@ -119,12 +148,19 @@ impl Shard {
         self: Rc<Self>,
         mut request: Request<Incoming>,
         tenant: Arc<Tenant>,
-        permit: Rc<Option<Permit>>,
+        permit: Rc<Permit>,
     ) -> Answer {
         let refused = |label, status, why: &'static str| {
             self.env.metrics.node().handshakes_refused.of(label).inc();
             text(status, why)
         };
+        if self.env.drain.is_begun() {
+            let why = "this node is going away; connect again\n";
+            let mut answer = refused(Refusal::Draining, StatusCode::SERVICE_UNAVAILABLE, why);
+            let seconds = HeaderValue::from(rand::random_range(1..=3_u64));
+            answer.headers_mut().insert(RETRY_AFTER, seconds);
+            return answer;
+        }
         let headers = request.headers();
         if !tenant.origin_allowed(header(headers, &ORIGIN), header(headers, &HOST)) {
             let why = "pages of this origin may not connect; add it to the tenant's `origins`\n";
@@ -152,8 +188,7 @@ impl Shard {
             let Ok(upgraded) = upgrade.await else { return };
             let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
             let (socket, early) = (parts.io.into_inner(), BytesMut::from(parts.read_buf));
-            shard.serve(Arrival { socket, early, codec, tenant, bearer }).await;
-            drop(permit);
+            shard.serve(Arrival { socket, early, codec, tenant, bearer, permit }).await;
         });
         response.map(|()| Full::default())
     }
@@ -165,7 +200,11 @@ impl Shard {
         action: Option<&str>,
     ) -> Answer {
         let (head, body) = request.into_parts();
-        let Ok(body) = Limited::new(body, dead_letters::BODY_BYTES).collect().await else {
+        let body = timeout(BODY, Limited::new(body, dead_letters::BODY_BYTES).collect()).await;
+        let Ok(body) = body else {
+            return api_error(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
+        };
+        let Ok(body) = body else {
             let why = format!("the body is cut off or larger than {} bytes\n", dead_letters::BODY_BYTES);
             return text(StatusCode::PAYLOAD_TOO_LARGE, why);
         };

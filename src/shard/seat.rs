@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
+use crate::api::drain::Counted;
 use crate::domain::Publication;
 use crate::protocol::{Codec, ServerFrame, encode_message};
 use crate::session::Session;
@@ -27,6 +28,10 @@ pub(super) struct Seat {
     pub(super) held: bool,
     /// It is on the list of those whose cursors are to be stored.
     pub(super) unstored: bool,
+    /// Its client was told that the node goes away: it gets nothing new.
+    pub(super) leaving: bool,
+    /// Requests of its client that are not answered yet.
+    pub(super) requests: u16,
 }
 
 /// A connection.
@@ -40,6 +45,8 @@ pub(super) struct Link {
     pub(super) beat: Heartbeat,
     /// A task waits for the socket to take more.
     pub(super) waiting: bool,
+    /// Counts the session's connection until its last frame is written; `None` without a session.
+    pub(super) counted: Option<Counted>,
 }
 
 /// The server's side of the negotiated heartbeat.
@@ -101,8 +108,18 @@ fn jittered(every: Duration) -> Duration {
 
 impl Seat {
     pub(super) fn new(session: Box<Session>, stamp: u64) -> Self {
-        let (link, expires, scheduled) = (None, None, None);
-        Self { session, stamp, link, expires, scheduled, touched: false, held: false, unstored: false }
+        Self {
+            session,
+            stamp,
+            link: None,
+            expires: None,
+            scheduled: None,
+            touched: false,
+            held: false,
+            unstored: false,
+            leaving: false,
+            requests: 0,
+        }
     }
 
     /// Queues a shared frame.
@@ -134,7 +151,7 @@ impl Seat {
     /// When something is to be done for this seat.
     pub(super) fn next_time(&self, token_ends: Option<Instant>) -> Option<Instant> {
         let beat = self.link.as_ref().map(|link| link.beat.next_time());
-        let session = self.link.as_ref().and_then(|_| self.session.next_time());
+        let session = self.link.as_ref().filter(|_| !self.leaving).and_then(|_| self.session.next_time());
         [beat, session, token_ends, self.expires].into_iter().flatten().min()
     }
 }

@@ -14,6 +14,7 @@ use slab::Slab;
 use super::errands::Errand;
 use super::hub::Hub;
 use super::seat::{Link, Seat};
+use super::waiting::Waiting;
 use crate::auth;
 use crate::backbone::Tail;
 use crate::backbone::clock::Clock;
@@ -54,6 +55,8 @@ pub(super) struct State {
     agenda: BinaryHeap<Reverse<(Instant, usize, u64)>>,
     touched: Vec<usize>,
     unstored: Vec<Place>,
+    /// Sessions without a connection.
+    waiting: Waiting,
     pub(super) errands: VecDeque<Errand>,
     pub(super) fx: Effects,
     pub(super) fx_spare: Effects,
@@ -62,7 +65,13 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(shard: ShardId, clock: Clock, metrics: Metrics, upstream: Upstream) -> Self {
+    pub(super) fn new(
+        shard: ShardId,
+        clock: Clock,
+        metrics: Metrics,
+        upstream: Upstream,
+        waiting: Waiting,
+    ) -> Self {
         Self {
             shard,
             clock,
@@ -74,6 +83,7 @@ impl State {
             agenda: BinaryHeap::new(),
             touched: Vec::new(),
             unstored: Vec::new(),
+            waiting,
             errands: VecDeque::new(),
             fx: Effects::new(),
             fx_spare: Effects::new(),
@@ -155,13 +165,20 @@ impl State {
     }
 
     /// A session that has just lost its connection waits for its client; what it knows is stored
-    /// meanwhile.
+    /// meanwhile. One that is too many on the node ends the one here that would end first.
     fn keep_for_client(&mut self, at: usize, reason: CloseReason, link: &Link) {
         let lived = Some(link.opened.elapsed());
         self.tell(at, SessionEvent::Disconnected { reason, lived, last: false });
         self.mark_unstored(at);
         self.errands.push_back(Errand::StoreCursors);
         self.schedule(at);
+        let expires = self.seats[at].expires.unwrap_or_else(Instant::now);
+        if !self.waiting.add(expires, at)
+            && let Some(first) = self.waiting.first()
+        {
+            events::session_forgotten(self.metrics.node(), self.seats[first].session.id);
+            self.end(first, CloseReason::ClientGone, None);
+        }
     }
 
     /// Closes the connection with a reason. The session ends where the client must not come back
@@ -198,26 +215,10 @@ impl State {
         Some(self.unseat(at, reason))
     }
 
-    /// Says goodbye to every client because the node goes away, and ends every session.
-    pub(super) fn drain(&mut self) {
-        let seats: Vec<usize> = self.seats.iter().map(|(at, _)| at).collect();
-        for at in seats {
-            let link = self.unlink(at, CloseReason::Drain);
-            self.end(at, CloseReason::Drain, link.as_ref());
-            if let Some(link) = link {
-                // Spread, so that the clients of a whole node do not come back at one moment.
-                let pause = rand::random_range(0..2_000);
-                self.see_off(link, CloseReason::Drain, "the node is going away", Some(pause));
-            }
-        }
-    }
-
     /// Takes the connection away from a session, which then waits for its client.
-    fn unlink(&mut self, at: usize, reason: CloseReason) -> Option<Link> {
+    pub(super) fn unlink(&mut self, at: usize, reason: CloseReason) -> Option<Link> {
         let link = self.seats[at].link.take()?;
-        for sub in self.subs_of(at) {
-            self.part(at, sub);
-        }
+        self.part_all(at);
         let seat = &mut self.seats[at];
         seat.session.interrupt(link.heard);
         let patience = Duration::from_millis(seat.session.tenant.limits.resume_window_ms);
@@ -251,6 +252,9 @@ impl State {
             self.release(at, sub);
         }
         let seat = self.seats.remove(at);
+        if let Some(expires) = seat.expires {
+            self.waiting.remove(expires, at);
+        }
         self.by_session.remove(&seat.session.id);
         self.metrics.tenant(&seat.session.tenant.id).sessions.dec();
         seat.session
@@ -265,6 +269,11 @@ impl State {
     /// Takes a frame of the client.
     pub(super) fn on_frame(&mut self, at: usize, frame: ClientFrame) {
         let seat = &mut self.seats[at];
+        if let (true, ClientFrame::Subscribe { id, .. }) = (seat.leaving, &frame) {
+            let message = "this node is going away: subscribe with the next connection".into();
+            let error = ServerFrame::Error { id: Some(*id), code: ErrorCode::Unavailable, message };
+            return self.send(at, &error);
+        }
         let tenant = seat.session.tenant.clone();
         let acked = match &frame {
             ClientFrame::Ack { channel, .. } => Some(channel.clone()),

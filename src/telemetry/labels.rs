@@ -90,8 +90,10 @@ labels! {
         Origin = "origin",
         /// The address is on a deny list.
         Address = "address",
-        /// The address, or everybody together, connects too fast.
-        RateLimited = "rate_limited",
+        /// Everybody together connects too fast.
+        RateNode = "rate_node",
+        /// The address connects too fast.
+        RateAddress = "rate_address",
         /// The node holds as many connections as it may.
         Overloaded = "overloaded",
         /// The handshake took too long.

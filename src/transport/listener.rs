@@ -98,6 +98,22 @@ pub async fn accept(listener: &tokio::net::TcpListener) -> Result<(TcpStream, So
     Ok((stream, peer))
 }
 
+/// Closes a listening socket, and returns the connections that the kernel had completed for it by then:
+/// those that nobody accepts would be reset. Only what is completed between the last look and the close
+/// still is.
+pub fn accept_rest(listener: tokio::net::TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    let mut rest = Vec::new();
+    let Ok(listener) = listener.into_std() else { return rest };
+    // Any failure counts as the end: there is nobody left to try again.
+    while let Ok((stream, peer)) = listener.accept() {
+        let ready = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
+        if let Ok(stream) = ready.and_then(|()| TcpStream::from_std(stream)) {
+            rest.push((stream, peer));
+        }
+    }
+    rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,5 +174,19 @@ mod tests {
         assert!(sorted(libc::ENFILE).retry_after().unwrap() > Duration::ZERO);
         assert!(matches!(sorted(libc::EBADF), AcceptError::Listener(_)));
         assert_eq!(sorted(libc::EINVAL).retry_after(), None);
+    }
+
+    #[tokio::test]
+    async fn connections_in_the_queue_are_not_reset_by_the_close() {
+        let (address, mut listeners) = bind_shards(ANY_PORT.parse().unwrap(), 1).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listeners.remove(0)).unwrap();
+        let clients: Vec<_> = (0..5).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let rest = accept_rest(listener);
+        let mut peers: Vec<_> = rest.iter().map(|(_, peer)| *peer).collect();
+        let mut expected: Vec<_> = clients.iter().map(|client| client.local_addr().unwrap()).collect();
+        peers.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(peers, expected);
+        std::net::TcpStream::connect(address).unwrap_err();
     }
 }

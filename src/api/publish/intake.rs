@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, Request};
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use http::request::Parts;
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
 use percent_encoding::percent_decode_str;
@@ -19,6 +20,8 @@ use crate::quota::InFlight;
 const BODIES: usize = 8;
 /// How long a body may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the rest of a refused body may take.
+const DISCARD_PATIENCE: Duration = Duration::from_secs(5);
 /// Larger bodies are read where they hold up no sockets.
 const SMALL_BODY: usize = 32 * 1024;
 /// What is read, for those who sent something else.
@@ -46,15 +49,15 @@ enum Form {
 
 impl Intake {
     /// Looks at a request whose body is not there yet.
-    pub(super) fn of<B>(request: &Request<B>) -> Result<Self, PublishError> {
-        let headers = request.headers();
+    pub(super) fn of(head: &Parts) -> Result<Self, PublishError> {
+        let headers = &head.headers;
         if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
             return Err(PublishError::Unsupported(format!(
                 "the body is encoded as {encoding:?}: send it as it is"
             )));
         }
         let form = form(headers)?;
-        let channels = channels(request.uri().query().unwrap_or_default())?;
+        let channels = channels(head.uri.query().unwrap_or_default())?;
         if form == Form::Json && !channels.is_empty() {
             return invalid("`channel` in the URL is for CloudEvents: say `channel` in the body");
         }
@@ -157,17 +160,17 @@ fn channels(query: &str) -> Result<Vec<String>, PublishError> {
 
 /// Reads the body, within the tenant's bounds on it and on all bodies in flight.
 pub(super) async fn read_body<B>(
-    request: Request<B>,
+    headers: &HeaderMap,
+    body: &mut B,
     limits: &Limits,
     permit: &mut InFlight,
 ) -> Result<Bytes, PublishError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let announced = request.headers().get(CONTENT_LENGTH);
+    let announced = headers.get(CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
     within("the body", announced, limits.publish_body_bytes)?;
-    let mut body = request.into_body();
     let all = async {
         let mut read = BytesMut::with_capacity(announced.min(SMALL_BODY));
         while let Some(frame) = body.frame().await {
@@ -190,4 +193,26 @@ where
         Ok(read.freeze())
     };
     tokio::time::timeout(PATIENCE, all).await.unwrap_or(Err(PublishError::Late(PATIENCE.as_secs())))
+}
+
+/// Reads on what is left of a refused request's body and throws it away, up to twice as much as is taken:
+/// most clients read no answer before all is sent, and would see a broken connection in its place. One
+/// that waits to be asked for its body is not asked.
+pub(super) async fn discard<B>(headers: &HeaderMap, body: &mut B, most: usize)
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    if headers.contains_key(EXPECT) {
+        return;
+    }
+    let all = async {
+        let mut left = 2 * most;
+        while let Some(Ok(frame)) = body.frame().await {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            let Some(less) = left.checked_sub(bytes) else { return };
+            left = less;
+        }
+    };
+    // Past that the connection closes with the answer.
+    let _ = tokio::time::timeout(DISCARD_PATIENCE, all).await;
 }

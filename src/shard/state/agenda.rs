@@ -42,7 +42,9 @@ impl State {
             return self.close(at, CloseReason::TokenExpired, "the token expired and was not refreshed");
         }
         let heard = seat.heard(now);
-        seat.session.on_time(now, heard, &mut self.fx);
+        if !seat.leaving {
+            seat.session.on_time(now, heard, &mut self.fx);
+        }
         let beat = seat.link.as_mut().map_or(Beat::Nothing, |link| link.beat.on_time(now, heard));
         let place = self.place(at);
         // Before anything can end the session: what it asked for must not be left to the next one.

@@ -37,6 +37,13 @@ impl State {
         }
     }
 
+    /// Takes all subscriptions of a seat out.
+    pub(in crate::shard) fn part_all(&mut self, at: usize) {
+        for sub in self.subs_of(at) {
+            self.part(at, sub);
+        }
+    }
+
     /// A subscription keeps its channel open no longer.
     pub(super) fn release(&mut self, at: usize, sub: usize) {
         let Some(subscription) = self.seats[at].session.sub(sub) else { return };
@@ -61,9 +68,12 @@ impl State {
         self.seats[at].session.remove(sub);
     }
 
-    /// Lets a subscription read on where it has room.
+    /// Lets a subscription read on where it has room, unless its client was told to go.
     pub(in crate::shard) fn pursue(&mut self, at: usize, sub: usize) {
         let seat = &mut self.seats[at];
+        if seat.leaving {
+            return;
+        }
         let room = seat.room();
         seat.held |= room == 0;
         let Some(subscription) = seat.session.sub_mut(sub) else { return };

@@ -100,6 +100,9 @@ impl State {
         let mut shared =
             Shared { batch, channel: &channel, frames: SharedFrames::default(), sent: 0, bytes: 0 };
         self.each_member(&batch.stream, waiting, |state, at, sub| {
+            if state.seats[at].leaving {
+                return;
+            }
             let moment = Moment { now: now.instant, clock_ms: now.clock_ms, room: state.seats[at].room() };
             let subscription = state.seats[at].session.sub_mut(sub).expect("each_member found it");
             subscription.on_page(sub, after, batch, moment, &mut state.fx);

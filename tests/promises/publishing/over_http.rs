@@ -147,6 +147,32 @@ async fn a_large_body_waits_for_the_node_to_ask_for_it() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_read_by_clients_that_send_all_of_their_body_first() {
+    proven(async {
+        let (node, _) = embedded(NodeConfig::demo()).await?;
+        let large = vec![b'x'; 9 << 20];
+        for (key, headers, body, status) in [
+            ("wrong", &[][..], &large[..1 << 20], "401"),
+            (API_KEY, &[("content-type", "text/plain")], &large[..1 << 20], "415"),
+            (API_KEY, &[], &large[..], "413"),
+        ] {
+            let mut head = format!("POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n");
+            for (name, value) in headers {
+                head += &format!("{name}: {value}\r\n");
+            }
+            let mut socket = TcpStream::connect(&node.http).await?;
+            socket.write_all(format!("{head}Content-Length: {}\r\n\r\n", body.len()).as_bytes()).await?;
+            socket.write_all(body).await.with_context(|| format!("sending a body that gets {status}"))?;
+            let mut answer = [0; 12];
+            socket.read_exact(&mut answer).await?;
+            ensure!(answer[9..] == *status.as_bytes(), "{status}: {}", String::from_utf8_lossy(&answer));
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn over_the_rate_a_request_is_refused_whole_on_every_shard() {
     proven(async {
         let config = NodeConfig::demo().limit("publish_per_s", 2).node("shards", "2");

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use tidegate_support::config::{API_KEY, NodeConfig};
 use tidegate_support::node::Node;
 use tidegate_support::redis_faults::Backend;
-use tidegate_support::{eventually, http, proven};
+use tidegate_support::{DEADLINE, eventually, http, proven};
 
-use crate::harness::{Cluster, embedded, subscriber};
+use crate::harness::{Cluster, TIDEGATE, embedded, subscriber};
 
 const PATH: &str = "/v1/demo/publish";
 
@@ -143,6 +143,41 @@ async fn a_send_waits_while_redis_is_away() {
         ensure!(answer["added"] == 100 && answer["failed"] == 0, "{answer}");
         let mut backend = Backend::connect(&cluster.redis.url()).await?;
         ensure!(once(&mut backend, &channels).await? == 100, "each has it once");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_command_publishes_to_few_and_follows_a_wide_send_to_its_end() {
+    proven(async {
+        let (node, mut backend) = embedded(NodeConfig::demo()).await?;
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("channels");
+        let channels = rooms(1_200);
+        std::fs::write(&file, channels.join("\n"))?;
+        let file = file.to_string_lossy().into_owned();
+        let url = format!("http://{}", node.http);
+        let publish = async |flags: &[&str]| {
+            let mut command = tokio::process::Command::new(TIDEGATE);
+            command.args(["publish", "--url", &url, "--key", API_KEY]).args(flags).kill_on_drop(true);
+            let done = tokio::time::timeout(DEADLINE, command.output()).await??;
+            let (out, err) = (String::from_utf8(done.stdout)?, String::from_utf8(done.stderr)?);
+            anyhow::Ok((done.status.code(), out, err))
+        };
+        let (code, out, err) = publish(&["--channel", "live:1", "--channel", "live:2", "hello"]).await?;
+        let lines: Vec<_> = out.lines().filter_map(|line| line.split_once(' ')).collect();
+        ensure!(code == Some(0) && lines[0].0 == "live:1" && lines[1].0 == "live:2", "{out}{err}");
+        let (code, _, err) = publish(&["--channels", &file, "--id", "once", "wide"]).await?;
+        ensure!(code == Some(0) && err.contains("done: 1200 added, 0 failed, of 1200"), "{err}");
+        ensure!(once(&mut backend, &channels).await? == 1_200, "every channel has it");
+        let (code, out, err) = publish(&["--channel", "live:1", "--channel", "nowhere:1", "x"]).await?;
+        ensure!(code == Some(1) && out.starts_with("live:1 ") && err.contains("no namespace"), "{out}{err}");
+        let event = r#"{"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "channel": "live:3"}"#;
+        let (code, out, err) = publish(&["--cloudevent", event]).await?;
+        ensure!(code == Some(0) && backend.log("demo", "live:3").await?.len() == 1, "{out}{err}");
+        let (code, _, err) = publish(&["--cloudevent", "{}"]).await?;
+        ensure!(code == Some(1) && err.contains("`specversion` is missing"), "{err}");
         Ok(())
     })
     .await;

@@ -15,6 +15,9 @@ pub const KID: &str = "test";
 /// A test tenant's HS256 secret.
 pub const SECRET: &str = "a secret of test tenants, long enough for HS256";
 
+/// The operators' token, where a node has one.
+pub const ADMIN_TOKEN: &str = "the operators' token of nodes under test";
+
 /// A token of a test tenant for `user`, good for an hour.
 pub fn token(user: &str) -> String {
     token_with(&claims(user))
@@ -32,6 +35,8 @@ pub struct NodeConfig {
     node: BTreeMap<String, String>,
     redis: Option<(String, Vec<String>)>,
     memory: BTreeMap<String, u64>,
+    has_admin: bool,
+    retention: BTreeMap<String, u64>,
     tenants: BTreeMap<String, TenantConfig>,
 }
 
@@ -40,6 +45,7 @@ pub struct NodeConfig {
 pub struct TenantConfig {
     settings: Vec<String>,
     limits: BTreeMap<String, u64>,
+    streams: Vec<String>,
     jwt: Vec<String>,
     extra_keys: Vec<String>,
     namespaces: BTreeMap<String, Vec<String>>,
@@ -66,6 +72,17 @@ impl NodeConfig {
     /// Sets a budget of `[memory]`.
     pub fn memory(mut self, name: &str, bytes: u64) -> Self {
         self.memory.insert(name.into(), bytes);
+        self
+    }
+
+    /// Gives operators the token [`ADMIN_TOKEN`].
+    pub fn admin(self) -> Self {
+        Self { has_admin: true, ..self }
+    }
+
+    /// Sets a value of `[retention]`.
+    pub fn retention(mut self, name: &str, value: u64) -> Self {
+        self.retention.insert(name.into(), value);
         self
     }
 
@@ -106,8 +123,16 @@ impl NodeConfig {
             }
             None => toml += "[backbone.embedded]\nresp_listen = \"127.0.0.1:0\"\n",
         }
+        if self.has_admin {
+            let _ = writeln!(toml, "[admin]\ntoken = \"{ADMIN_TOKEN}\"");
+        }
         section(&mut toml, "limits", self.limits.iter().map(|(name, value)| format!("{name} = {value}")));
         section(&mut toml, "memory", self.memory.iter().map(|(name, value)| format!("{name} = {value}")));
+        section(
+            &mut toml,
+            "retention",
+            self.retention.iter().map(|(name, value)| format!("{name} = {value}")),
+        );
         for (id, tenant) in &self.tenants {
             tenant.write(&mut toml, id);
         }
@@ -131,6 +156,7 @@ impl Default for TenantConfig {
         Self {
             settings: vec!["anonymous = true".into(), format!("api_key_hashes = [\"{hash}\"]")],
             limits: BTreeMap::new(),
+            streams: Vec::new(),
             // No leeway: a test of expiry waits for it.
             jwt: vec!["leeway_s = 0".into()],
             extra_keys: Vec::new(),
@@ -155,6 +181,12 @@ impl TenantConfig {
     /// A limit of this tenant.
     pub fn limit(mut self, name: &str, value: u64) -> Self {
         self.limits.insert(name.into(), value);
+        self
+    }
+
+    /// A line of `[tenants.<id>.streams]`.
+    pub fn streams(mut self, line: &str) -> Self {
+        self.streams.push(line.into());
         self
     }
 
@@ -183,6 +215,7 @@ impl TenantConfig {
             &format!("tenants.{id}.limits"),
             self.limits.iter().map(|(name, value)| format!("{name} = {value}")),
         );
+        section(toml, &format!("tenants.{id}.streams"), self.streams.iter().cloned());
         section(toml, &format!("tenants.{id}.jwt"), self.jwt.iter().cloned());
         let own = format!("kid = \"{KID}\"\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"");
         for key in std::iter::once(&own).chain(&self.extra_keys) {

@@ -93,9 +93,14 @@ impl Node {
     /// Asks it to go, and waits for its exit status.
     pub async fn sigterm(&mut self) -> Result<ExitStatus> {
         self.signal(libc::SIGTERM)?;
+        self.ended().await
+    }
+
+    /// Waits until it has ended, for its exit status.
+    pub async fn ended(&mut self) -> Result<ExitStatus> {
         tokio::time::timeout(2 * DEADLINE, self.child.wait())
             .await
-            .context("the node does not go after SIGTERM")?
+            .context("the node does not end")?
             .context("wait")
     }
 
@@ -118,7 +123,8 @@ impl Node {
         self.await_ready().await
     }
 
-    fn signal(&self, signal: libc::c_int) -> Result<()> {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: libc::c_int) -> Result<()> {
         crate::redis_faults::signal(self.pid()?, signal)
     }
 
