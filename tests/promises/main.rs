@@ -3,6 +3,7 @@
 mod acks;
 mod auth;
 mod backbone;
+mod corpora;
 mod delivery;
 mod faults;
 mod fences;
