@@ -9,6 +9,7 @@ mod faults;
 mod fences;
 mod harness;
 mod limits;
+mod outages;
 mod protocol_doc;
 mod publishing;
 mod resp;
