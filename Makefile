@@ -17,7 +17,7 @@ export TIDEGATE_NODE_MODULES := $(TIDEGATE_TOOLS)/clients/node_modules
 # Tools of ours come after the machine's own.
 export PATH := $(PATH):$(TIDEGATE_TOOLS)/bin
 
-.PHONY: help run test tools check fmt clippy docs deny rust clients openapi bench
+.PHONY: help run test tools check fmt clippy docs deny rust clients openapi bench fuzz
 
 help: ## lists the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,3 +59,6 @@ openapi: ## docs/openapi.json against a node: made-up requests, and no answer th
 
 bench: ## measures a release build against the budgets; ARGS=--help lists what it takes
 	benches/run.sh $(ARGS)
+
+fuzz: ## lets every decoder meet invented input, a minute each; FUZZ_SECONDS and FUZZ_TARGETS change that
+	scripts/fuzz.sh

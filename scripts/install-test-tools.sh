@@ -4,6 +4,7 @@
 #
 #   scripts/install-test-tools.sh              everything
 #   scripts/install-test-tools.sh cargo-deny   only that
+#   scripts/install-test-tools.sh cargo-fuzz   only that, which the tests do not need
 #
 # System packages come by apt-get; the rest goes to $TIDEGATE_TOOLS (default: target/tools).
 set -euo pipefail
@@ -13,6 +14,7 @@ tools="${TIDEGATE_TOOLS:-${CARGO_TARGET_DIR:-$PWD/target}/tools}"
 redis_py=8.1.0
 schemathesis=4.32.5
 cargo_deny=0.20.2
+cargo_fuzz=0.13.2
 mkdir -p "$tools"
 
 say() { printf 'install-test-tools: %s\n' "$*" >&2; }
@@ -91,6 +93,15 @@ dependency_checker() {
     rm -rf "$tools/build"
 }
 
+fuzzer() {
+    export PATH="$PATH:$tools/bin"
+    command -v cargo-fuzz >/dev/null && return
+    say "building cargo-fuzz $cargo_fuzz, once: about two minutes"
+    cargo install cargo-fuzz --quiet --locked --version "$cargo_fuzz" --debug \
+        --root "$tools" --target-dir "$tools/build"
+    rm -rf "$tools/build"
+}
+
 case "${1:-all}" in
     all)
         system_packages
@@ -100,8 +111,9 @@ case "${1:-all}" in
         dependency_checker
         ;;
     cargo-deny) dependency_checker ;;
+    cargo-fuzz) fuzzer ;;
     *)
-        say "unknown: $1 (all, cargo-deny)"
+        say "unknown: $1 (all, cargo-deny, cargo-fuzz)"
         exit 2
         ;;
 esac

@@ -3,6 +3,7 @@
 mod acks;
 mod auth;
 mod backbone;
+mod corpora;
 mod delivery;
 mod drain;
 mod events;
@@ -11,6 +12,7 @@ mod fences;
 mod harness;
 mod ingress;
 mod limits;
+mod outages;
 mod protocol_doc;
 mod publishing;
 mod resp;

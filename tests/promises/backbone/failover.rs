@@ -1,54 +1,18 @@
 //! What a node makes of a master that is replaced: the same address leads to another server.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
-
 use redis::aio::MultiplexedConnection;
 use tidegate::backbone::BackboneError;
+use tidegate_support::proxy::Proxy;
 use tidegate_support::redis::RedisServer;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 
 use super::over_redis::{RawBackend, command, config, subject};
 use super::{Subject, stream, until};
 
 /// An address that leads to one server at a time, as a load balancer in front of a failover does.
-struct Address {
-    port: u16,
-    target: Arc<AtomicU16>,
-    _accepting: JoinSet<()>,
-}
-
-impl Address {
-    async fn of(server: &RedisServer) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let target = Arc::new(AtomicU16::new(server.port()));
-        let leads_to = Arc::clone(&target);
-        let mut accepting = JoinSet::new();
-        accepting.spawn(async move {
-            let mut open = JoinSet::new();
-            loop {
-                let (mut near, _) = listener.accept().await.unwrap();
-                let target = leads_to.load(Ordering::SeqCst);
-                open.spawn(async move {
-                    if let Ok(mut far) = TcpStream::connect(("127.0.0.1", target)).await {
-                        // Either end may be killed at any time.
-                        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
-                    }
-                });
-            }
-        });
-        Self { port, target, _accepting: accepting }
-    }
-
-    fn lead_to(&self, server: &RedisServer) {
-        self.target.store(server.port(), Ordering::SeqCst);
-    }
-
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
+async fn address_of(server: &RedisServer) -> (Proxy, String) {
+    let proxy = Proxy::start(server.address()).await.unwrap();
+    let url = format!("redis://{}", proxy.address());
+    (proxy, url)
 }
 
 async fn replication(server: &RedisServer) -> String {
@@ -93,8 +57,8 @@ async fn look_again(subject: &Subject, raw: &MultiplexedConnection) {
 #[tokio::test]
 async fn a_promoted_replica_that_lacks_entries_begins_a_new_epoch() {
     let (mut master, replica) = pair().await;
-    let address = Address::of(&master).await;
-    let (mut subject, _redis) = subject(&master, config(address.url())).await;
+    let (address, url) = address_of(&master).await;
+    let (mut subject, _redis) = subject(&master, config(url)).await;
     let epoch = subject.backbone.epoch();
     until("the replica has the epoch", async || in_step(&master, &replica).await).await;
     promote(&replica).await;
@@ -102,7 +66,7 @@ async fn a_promoted_replica_that_lacks_entries_begins_a_new_epoch() {
     let raw = master.connection().await.unwrap();
     look_again(&subject, &raw).await;
     assert_eq!(subject.backbone.epoch(), epoch);
-    address.lead_to(&replica);
+    address.lead_to(replica.address());
     master.kill();
     until("a new epoch", async || (subject.backbone.epoch() != epoch).then_some(())).await;
     until("it is back", async || subject.backbone.is_connected().then_some(())).await;
@@ -116,15 +80,15 @@ async fn a_promoted_replica_that_lacks_entries_begins_a_new_epoch() {
 #[tokio::test]
 async fn a_promoted_replica_that_lacks_nothing_keeps_the_epoch() {
     let (mut master, replica) = pair().await;
-    let address = Address::of(&master).await;
-    let (mut subject, _redis) = subject(&master, config(address.url())).await;
+    let (address, url) = address_of(&master).await;
+    let (mut subject, _redis) = subject(&master, config(url)).await;
     let epoch = subject.backbone.epoch();
     let key = stream("kept");
     subject.backbone.watch(std::slice::from_ref(&key)).await.unwrap();
     subject.add(&key, 3).await;
     until("the replica has everything", async || in_step(&master, &replica).await).await;
     promote(&replica).await;
-    address.lead_to(&replica);
+    address.lead_to(replica.address());
     master.kill();
     until("the loss is noticed", async || (!subject.backbone.is_connected()).then_some(())).await;
     until("it is back", async || subject.backbone.is_connected().then_some(())).await;

@@ -29,6 +29,7 @@ pub enum Fault {
 /// A running proxy; it ends, and its connections with it, when dropped.
 pub struct Proxy {
     address: SocketAddr,
+    target: Arc<watch::Sender<SocketAddr>>,
     fault: Arc<watch::Sender<Fault>>,
     accepting: tokio::task::JoinHandle<()>,
 }
@@ -39,19 +40,27 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let fault = Arc::new(watch::Sender::new(Fault::None));
-        let faults = fault.clone();
+        let target = Arc::new(watch::Sender::new(target));
+        let (faults, targets) = (fault.clone(), target.clone());
         let accepting = tokio::spawn(async move {
             let mut pairs = JoinSet::new();
             while let Ok((near, _)) = listener.accept().await {
+                let target = *targets.borrow();
                 pairs.spawn(forward(near, target, faults.subscribe()));
             }
         });
-        Ok(Self { address, fault, accepting })
+        Ok(Self { address, target, fault, accepting })
     }
 
     /// Where to connect.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// New connections lead to another server, as those to a failover's address do. Those that are open
+    /// stay where they are.
+    pub fn lead_to(&self, target: SocketAddr) {
+        self.target.send_replace(target);
     }
 
     /// From now on misbehaves like this, on every connection there is and will be.

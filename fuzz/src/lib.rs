@@ -1,0 +1,165 @@
+//! What each decoder promises of any input: one function a fuzz target. The fuzzer calls them with what
+//! it invents, and `tests/promises/corpora.rs` with the inputs that it found and that are kept.
+
+use bytes::{Bytes, BytesMut};
+use tidegate::api::publish::{PublishLimits, PublishRequest};
+use tidegate::backbone::resp::{Limits, ReplyDecoder, RequestDecoder};
+use tidegate::domain::{ChannelName, Offset, Publication, RawEntry};
+use tidegate::protocol::{ClientFrame, Codec, Payload, ServerFrame, encode_message};
+use tidegate::transport::websocket::{Decoder, Event};
+
+/// A client's frame in JSON.
+pub fn json_frame(input: &[u8]) {
+    frame(Codec::Json, input);
+}
+
+/// A client's frame in CBOR.
+pub fn cbor_frame(input: &[u8]) {
+    frame(Codec::Cbor, input);
+}
+
+/// A frame is understood or refused in words that can be sent back; a payload that is taken is a message
+/// that both codecs can write.
+fn frame(codec: Codec, input: &[u8]) {
+    match codec.decode(input) {
+        Ok(ClientFrame::Publish { payload, .. } | ClientFrame::Send { payload, .. }) => {
+            let Payload { data, json_scalar } = payload;
+            let headers = json_scalar.then(|| vec![("content-type".into(), "application/json".into())]);
+            can_be_written(&Publication { data, headers, ..Publication::default() });
+        }
+        Ok(_) => {}
+        Err(bad) => {
+            assert!(!bad.message.is_empty());
+            let code = tidegate::protocol::ErrorCode::BadRequest;
+            parses(&ServerFrame::Error { id: bad.id, code, message: bad.message });
+        }
+    }
+}
+
+/// An entry as anybody may add it: it is a message or it is not. A message survives being written again,
+/// and both codecs can write it.
+pub fn stream_entry(input: &[u8]) {
+    let entry = RawEntry { offset: Offset { ms: 1_763_769_600_000, seq: 7 }, fields: pairs(input) };
+    let Ok(message) = Publication::from_entry(&entry, 64 * 1024) else { return };
+    can_be_written(&message);
+    let again = RawEntry { offset: entry.offset, fields: message.clone().into_fields() };
+    assert_eq!(Publication::from_entry(&again, 64 * 1024).as_ref(), Ok(&message));
+}
+
+/// Fields out of any bytes: lines `name=value`, where a name is one of those that are known or itself.
+fn pairs(input: &[u8]) -> Vec<(Bytes, Bytes)> {
+    const NAMES: [&str; 10] =
+        ["data", "headers", "id", "key", "ttl_ms", "spread_ms", "user", "session", "in", "traceparent"];
+    let pair = |line: &[u8]| {
+        let (name, value) = line.split_at_checked(line.iter().position(|byte| *byte == b'=')?)?;
+        let known = name.first().filter(|_| name.len() == 1).and_then(|byte| {
+            let digit = char::from(*byte).to_digit(10)?;
+            NAMES.get(digit as usize)
+        });
+        let name = known.map_or_else(|| Bytes::copy_from_slice(name), |name| Bytes::from_static(name.as_bytes()));
+        Some((name, Bytes::copy_from_slice(&value[1..])))
+    };
+    input.split(|byte| *byte == b'\n').filter_map(pair).collect()
+}
+
+/// Requests of a Redis client: the same ones, or the same error, however the bytes are cut.
+pub fn resp_request(input: &[u8]) {
+    let decode = |decoder: &mut RequestDecoder, bytes: &mut BytesMut| decoder.decode(bytes);
+    same_when_cut(input, || RequestDecoder::new(LIMITS), decode);
+}
+
+/// Replies of a Redis server, which may be anything that listens on its port.
+pub fn resp_reply(input: &[u8]) {
+    let decode = |decoder: &mut ReplyDecoder, bytes: &mut BytesMut| decoder.decode(bytes);
+    same_when_cut(input, || ReplyDecoder::new(LIMITS), decode);
+}
+
+const LIMITS: Limits = Limits { max_bulk: 4_096, max_items: 64, max_bytes: 16_384, max_depth: 8 };
+
+/// What `decode` finds in all of the input must be what it finds byte by byte.
+fn same_when_cut<D, T: PartialEq + std::fmt::Debug, E: PartialEq + std::fmt::Debug>(
+    input: &[u8],
+    decoder: impl Fn() -> D,
+    decode: impl Fn(&mut D, &mut BytesMut) -> Result<Option<T>, E>,
+) {
+    let found = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let (mut decoder, mut bytes, mut found) = (decoder(), BytesMut::new(), Vec::new());
+        for piece in pieces {
+            bytes.extend_from_slice(piece);
+            loop {
+                match decode(&mut decoder, &mut bytes) {
+                    Ok(Some(value)) => found.push(value),
+                    Ok(None) => break,
+                    Err(error) => return (found, Some(error)),
+                }
+            }
+        }
+        (found, None)
+    };
+    assert_eq!(found(&mut std::iter::once(input)), found(&mut input.chunks(1)));
+}
+
+/// A body for `POST /v1/<tenant>/publish`.
+pub fn publish_body(input: &[u8]) {
+    match PublishRequest::parse(input, &PublishLimits::default()) {
+        Ok(_) => {}
+        Err(error) => assert!(!error.to_string().is_empty() && error.status().is_client_error()),
+    }
+}
+
+/// What a client sends after its handshake: the same events, or the same error, however it is cut.
+pub fn websocket(input: &[u8]) {
+    let events = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let (mut decoder, mut events) = (Decoder::default(), Vec::new());
+        for piece in pieces {
+            let mut bytes = piece.to_vec();
+            let mut rest = &mut bytes[..];
+            loop {
+                match decoder.next(&mut rest, 1_024) {
+                    Ok(None) => break,
+                    Ok(Some(event)) => events.push(told(&event)),
+                    Err(error) => {
+                        events.push(error.to_string());
+                        return events;
+                    }
+                }
+            }
+        }
+        events
+    };
+    assert_eq!(events(&mut std::iter::once(input)), events(&mut input.chunks(1)));
+}
+
+fn told(event: &Event<'_>) -> String {
+    format!("{event:?}")
+}
+
+/// Both codecs write the message so that any reader of theirs understands it.
+fn can_be_written(message: &Publication) {
+    let channel = ChannelName::parse("room:1").expect("the name is valid");
+    let mut out = Vec::new();
+    encode_message(Codec::Json, &channel, message, 1, &mut out);
+    reads_as_json(&out);
+    out.clear();
+    encode_message(Codec::Cbor, &channel, message, 1, &mut out);
+    reads_as_cbor(&out);
+}
+
+fn parses(frame: &ServerFrame) {
+    let mut out = Vec::new();
+    Codec::Json.encode(frame, &mut out);
+    reads_as_json(&out);
+    out.clear();
+    Codec::Cbor.encode(frame, &mut out);
+    reads_as_cbor(&out);
+}
+
+fn reads_as_json(bytes: &[u8]) {
+    let value: Result<serde_json::Value, _> = serde_json::from_slice(bytes);
+    assert!(value.is_ok(), "{:?}: {}", value, String::from_utf8_lossy(bytes));
+}
+
+fn reads_as_cbor(bytes: &[u8]) {
+    let value: Result<ciborium::Value, _> = ciborium::from_reader(bytes);
+    assert!(value.is_ok(), "{value:?}: {bytes:?}");
+}
