@@ -15,4 +15,5 @@ mod protocol_doc;
 mod publishing;
 mod resp;
 mod sessions;
+mod slow;
 mod storms;
