@@ -66,9 +66,10 @@ pub trait Backbone: Send + Sync + 'static {
     /// Removes entries; how many there were.
     async fn remove(&self, stream: &StreamKey, offsets: &[Offset]) -> Result<u64, BackboneError>;
 
-    /// Removes the streams among these that are empty and have no consumer group, each looked at again
-    /// in the moment of its removal, one answer each, in order: whether it was removed.
-    async fn remove_empty(&self, streams: &[StreamKey]) -> Vec<Result<bool, BackboneError>>;
+    /// Removes the streams among these that have no entry and no consumer group and whose last entry came
+    /// before the offset, each looked at in the moment of its removal, one answer each, in order: whether
+    /// it was removed.
+    async fn remove_empty(&self, streams: &[(StreamKey, Offset)]) -> Vec<Result<bool, BackboneError>>;
 
     /// Some more of all streams whose keys begin with `prefix`, from `cursor`, 0 at first, and the
     /// cursor to go on with, 0 at the end. A stream that is there from the first call to the last is

@@ -43,6 +43,8 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// Budgets of memory.
     pub memory: MemoryConfig,
+    /// How streams are looked after that nobody watches.
+    pub retention: RetentionConfig,
     /// The operator's access.
     pub admin: AdminConfig,
     /// Logs, metrics and traces.
@@ -136,6 +138,15 @@ pub struct MemoryConfig {
     pub ring_bytes: usize,
     /// Bytes of older entries, read for clients that catch up.
     pub page_cache_bytes: usize,
+}
+
+/// How streams are looked after that nobody watches: one node of the cluster goes through them all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetentionConfig {
+    /// How long from the begin of one pass over all streams to the next, at least.
+    pub pass: Duration,
+    /// Keys of the backbone looked at in a second, at most.
+    pub keys_per_s: u32,
 }
 
 /// The operator's access.
@@ -252,10 +263,12 @@ fn read(mut root: Section<'_>) -> Option<Config> {
     let backbone = sections::backbone(root.section("backbone"));
     let cluster = sections::cluster(root.section("cluster"));
     let memory = sections::memory(root.section("memory"));
+    let retention = sections::retention(root.section("retention"));
     let telemetry = sections::telemetry(root.section("telemetry"));
     let limits = sections::limits(root.section("limits"), &Limits::default());
     let tenants = tenant::tenants(&mut root, &limits);
-    Some(Config { node: node?, backbone: backbone?, cluster, memory, admin, telemetry, limits, tenants })
+    let (node, backbone) = (node?, backbone?);
+    Some(Config { node, backbone, cluster, memory, retention, admin, telemetry, limits, tenants })
 }
 
 #[cfg(test)]

@@ -7,13 +7,15 @@ pub mod batch;
 pub mod dead_letters;
 pub mod feed;
 pub mod ingress;
+pub mod janitor;
 mod outlet;
 mod pages;
 mod ring;
 pub mod upstream;
 
 pub use batch::{Batch, Channel, Item};
-pub use feed::{Feed, FeedHandle, FeedOptions, Request};
+pub use feed::{Feed, FeedHandle, FeedOptions, Links, Request, Trims};
 pub use ingress::{Ingress, IngressOptions};
+pub use janitor::{Janitor, JanitorOptions};
 pub use outlet::{Delivery, ShardId};
 pub use upstream::{SessionEvent, Upstream, Who};

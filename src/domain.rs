@@ -12,8 +12,10 @@ pub mod rules;
 pub use close::{CloseReason, Reconnect};
 pub use cursor::{Cursor, Generation};
 pub use events::{EventFormat, EventKind, EventRules, UnknownEvent};
-pub use keys::{CursorKey, StreamKey};
+pub use keys::{CursorKey, StreamKey, StreamRole};
 pub use names::{ChannelName, DeviceId, InvalidName, Namespace, NodeId, SessionId, TenantId, UserId};
 pub use position::{Epoch, Offset, Position};
 pub use publication::{Headers, Malformed, Publication, RawEntry};
-pub use rules::{Kind, Limits, NamespaceRules, OnSlow, PublishRight, Retention, Start, SubscribeRight};
+pub use rules::{
+    Kind, Limits, NamespaceRules, OnSlow, PublishRight, Retention, Start, StreamRetention, SubscribeRight,
+};

@@ -24,13 +24,16 @@ use crate::backbone::embedded::Embedded;
 use crate::backbone::redis::{RedisBackbone, RedisConfig};
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError};
-use crate::config::{BackboneConfig, Config, Wake, places, raise_file_limit};
-use crate::delivery::{Delivery, Feed, FeedOptions, Ingress, IngressOptions, ShardId, Upstream};
+use crate::config::{BackboneConfig, Config, RetentionConfig, Wake, places, raise_file_limit};
+use crate::delivery::{
+    Delivery, Feed, FeedOptions, Ingress, IngressOptions, Janitor, JanitorOptions, Links, ShardId, Trims,
+    Upstream,
+};
 use crate::directory::{Directory, Order};
 use crate::domain::NodeId;
 use crate::domain::keys::SECRET_KEY;
 use crate::router::secret::ShortSecret;
-use crate::router::{ClusterSecret, NodeRecord, ResumeTokens, membership};
+use crate::router::{AffinityKey, ClusterSecret, Members, NodeRecord, ResumeTokens, membership};
 use crate::session::Session;
 use crate::shard::gate::Gate;
 use crate::shard::waiting::Detached;
@@ -140,7 +143,7 @@ impl Node {
         let resume = ResumeTokens::new(&cluster_secret(config, &*contract).await?);
         let record = NodeRecord::new(config.node.public_url.as_ref().map(ToString::to_string));
         let (record, records) = watch::channel(record);
-        let (_members, keeper) =
+        let (members, keeper) =
             membership::start(contract.clone(), config.node.id.clone(), records, stop.clone());
         own(&mut tasks, keeper);
 
@@ -162,16 +165,17 @@ impl Node {
             stop.clone(),
         );
         own(&mut tasks, task);
-        let (feed, task) = Feed::spawn(
-            contract.clone(),
-            dirty.clone(),
-            metrics.clone(),
-            options,
-            to_shards,
-            upstream.clone(),
-            stop.clone(),
-        );
+        let links = Links {
+            backbone: contract.clone(),
+            dirty: dirty.clone(),
+            metrics: metrics.clone(),
+            shards: to_shards,
+            upstream: upstream.clone(),
+            trims: trims(members, config.node.id.clone()),
+        };
+        let (feed, task) = Feed::spawn(links, options, stop.clone());
         own(&mut tasks, task);
+        own(&mut tasks, start_janitor(config, &contract, &tenants, &metrics, &stop));
         let (directory, task) = Directory::spawn(to_orders, stop.clone());
         own(&mut tasks, task);
 
@@ -329,6 +333,28 @@ async fn start_backbone(
             Ok((Started::Embedded(embedded), Some(address)))
         }
     }
+}
+
+/// Of all nodes one trims a channel: where rendezvous hashing puts it.
+fn trims(members: watch::Receiver<Arc<Members>>, node: NodeId) -> Trims {
+    Arc::new(move |channel| {
+        let key = AffinityKey::new(&channel.tenant, channel.name.as_str().as_bytes());
+        members.borrow().home(key).is_none_or(|home| *home == node)
+    })
+}
+
+/// Starts the task that looks after the streams which no node watches.
+fn start_janitor(
+    config: &Config,
+    backbone: &Arc<dyn Backbone>,
+    tenants: &Arc<Tenants>,
+    metrics: &Metrics,
+    stop: &CancellationToken,
+) -> JoinHandle<()> {
+    let RetentionConfig { pass, keys_per_s } = config.retention;
+    let options = JanitorOptions { pass, keys_per_s };
+    let (backbone, tenants, metrics) = (backbone.clone(), tenants.clone(), metrics.clone());
+    Janitor::spawn(backbone, tenants, metrics, config.node.id.clone(), options, stop.clone())
 }
 
 /// The secret that signs resume tokens: the configured one, or else one that the backbone keeps.

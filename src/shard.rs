@@ -24,7 +24,7 @@ use crate::api::publish::Publishing;
 use crate::backbone::Backbone;
 use crate::delivery::{Delivery, FeedHandle, Request, ShardId, Upstream};
 use crate::directory::{Directory, Order};
-use crate::domain::NodeId;
+use crate::domain::{CloseReason, NodeId};
 use crate::router::ResumeTokens;
 use crate::session::Session;
 use crate::telemetry::{Metrics, events};
@@ -156,9 +156,8 @@ impl Shard {
         let storing = tokio::task::spawn_local(shard.clone().keep_storing_cursors());
         tokio::select! {
             () = shard.attend(deliveries, orders) => {}
-            () = shard.clone().leave() => {}
+            () = shard.clone().leave(storing) => {}
         }
-        storing.abort();
         asking.abort();
         Ok(())
     }
@@ -218,7 +217,7 @@ impl Shard {
                 if let Err(Some(session)) = to.send(found) {
                     // Whoever asked is gone: the session ends here.
                     let shard = self.clone();
-                    self.spawn(async move { shard.retire(session).await });
+                    self.spawn(async move { shard.retire(session, CloseReason::Replaced).await });
                 }
             }
             Order::Close { session, reason, message } => self.with(|state| {

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::config::{ApiKeyHash, Config, JwtConfig, Origin, Origins, TenantConfig};
-use crate::domain::{EventRules, Limits, NamespaceRules, TenantId};
+use crate::domain::{EventRules, Limits, NamespaceRules, StreamRetention, TenantId};
 
 /// All tenants. A reader holds the lock for the copy of one pointer; a change replaces the whole map,
 /// so connections keep the tenant they were accepted with.
@@ -61,6 +61,8 @@ pub struct Tenant {
     pub anonymous: bool,
     /// Whether a token may stand in the query of a URL.
     pub allow_query_token: bool,
+    /// How long and how much its streams beside the channels keep.
+    pub streams: StreamRetention,
     /// How its tokens are verified; `None`: it takes none.
     pub jwt: Option<JwtConfig>,
     origins: Origins,
@@ -78,6 +80,7 @@ impl Tenant {
             limits: config.limits.clone(),
             anonymous: config.anonymous,
             allow_query_token: config.allow_query_token,
+            streams: config.streams,
             jwt: config.jwt.clone(),
             origins: config.origins.clone(),
             api_keys: config.api_keys.clone(),

@@ -73,6 +73,8 @@ pub enum Part {
     Reconnect,
     /// Encoding a message.
     Codec,
+    /// A hundred thousand channels that nobody reads, and delivery while they are cleared away.
+    Retention,
 }
 
 impl RunArgs {

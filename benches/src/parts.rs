@@ -15,6 +15,7 @@ mod codec;
 mod memory;
 mod pressure;
 mod reconnect;
+mod retention;
 mod stalled;
 mod unicast;
 
@@ -25,7 +26,7 @@ type Measure = fn(&RunArgs, &mut Report) -> Result<()>;
 pub fn run(args: &RunArgs) -> Result<()> {
     rlimit::increase_nofile_limit(u64::MAX)?;
     let mut report = Report::default();
-    let parts: [(Part, Measure); 7] = [
+    let parts: [(Part, Measure); 8] = [
         (Part::Memory, memory::run),
         (Part::Calm, calm::run),
         (Part::Pressure, pressure::run),
@@ -33,6 +34,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         (Part::Unicast, unicast::run),
         (Part::Reconnect, reconnect::run),
         (Part::Codec, codec::run),
+        (Part::Retention, retention::run),
     ];
     for (part, measure) in parts {
         if args.wants(part) {

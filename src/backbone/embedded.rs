@@ -163,13 +163,15 @@ impl Backbone for Embedded {
         Ok(removed.unwrap_or(0) as u64)
     }
 
-    async fn remove_empty(&self, streams: &[StreamKey]) -> Vec<Result<bool, BackboneError>> {
-        let remove = |key: &StreamKey| {
+    async fn remove_empty(&self, streams: &[(StreamKey, Offset)]) -> Vec<Result<bool, BackboneError>> {
+        let remove = |key: &StreamKey, before: Offset| {
             let (mut store, key) = (self.lock(), key.as_str().as_bytes());
-            let is_empty = |stream: &store::Stream| stream.log.is_empty() && stream.groups.is_empty();
-            store.stream(key).is_some_and(is_empty) && store.delete(key)
+            let is_over = |store::Stream { log, groups, .. }: &store::Stream| {
+                log.is_empty() && groups.is_empty() && log.last().ms < before.ms
+            };
+            store.stream(key).is_some_and(is_over) && store.delete(key)
         };
-        streams.iter().map(|key| Ok(remove(key))).collect()
+        streams.iter().map(|(key, before)| Ok(remove(key, *before))).collect()
     }
 
     async fn scan(

@@ -51,7 +51,7 @@ pub trait Overlay: Send + Sync + 'static {
         self.under().remove(stream, offsets).await
     }
 
-    async fn remove_empty(&self, streams: &[StreamKey]) -> Vec<Result<bool, BackboneError>> {
+    async fn remove_empty(&self, streams: &[(StreamKey, Offset)]) -> Vec<Result<bool, BackboneError>> {
         self.under().remove_empty(streams).await
     }
 
@@ -172,7 +172,7 @@ impl<T: Overlay> Backbone for T {
         Overlay::remove(self, stream, offsets).await
     }
 
-    async fn remove_empty(&self, streams: &[StreamKey]) -> Vec<Result<bool, BackboneError>> {
+    async fn remove_empty(&self, streams: &[(StreamKey, Offset)]) -> Vec<Result<bool, BackboneError>> {
         Overlay::remove_empty(self, streams).await
     }
 

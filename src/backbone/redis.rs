@@ -165,7 +165,7 @@ impl Backbone for RedisBackbone {
         upkeep::remove(&self.link, stream, offsets).await
     }
 
-    async fn remove_empty(&self, streams: &[StreamKey]) -> Vec<Result<bool, BackboneError>> {
+    async fn remove_empty(&self, streams: &[(StreamKey, Offset)]) -> Vec<Result<bool, BackboneError>> {
         upkeep::remove_empty(&self.link, streams).await
     }
 

@@ -40,7 +40,7 @@ pub async fn call(
 pub fn admin_answer(status: StatusCode, answer: Value) -> Result<Value> {
     let why = answer["error"].as_str().map_or_else(|| answer.to_string(), str::to_owned);
     match status {
-        StatusCode::OK => Ok(answer),
+        StatusCode::OK | StatusCode::ACCEPTED => Ok(answer),
         StatusCode::UNAUTHORIZED => bail!("the node refused the admin token: check --key or TIDEGATE_KEY"),
         // The port of clients knows no such path, and answers in plain text.
         StatusCode::NOT_FOUND if answer.get("error").is_none() => {

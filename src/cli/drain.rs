@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use http::StatusCode;
-use reqwest::{Client, RequestBuilder};
+use anyhow::{Result, bail};
+use http::Method;
 use serde_json::Value;
 
-use super::args::DrainArgs;
+use super::args::{AdminArgs, DrainArgs};
+use super::call::{admin_answer, call};
 
 /// How often the node is asked how far it is.
 const EVERY: Duration = Duration::from_millis(250);
@@ -18,15 +18,10 @@ const LATE: Duration = Duration::from_secs(10);
 
 /// Drains. Dropping the future leaves the node draining.
 pub async fn run(args: DrainArgs) -> Result<()> {
-    let client = Client::builder().no_proxy().timeout(ANSWER).build().context("no HTTP client")?;
-    let url = format!("{}/admin/drain", args.node.url.trim_end_matches('/'));
-    let ask = |request: RequestBuilder| request.bearer_auth(args.node.key.expose());
-    let begun = answer(ask(client.post(&url))).await;
-    let begun = begun.with_context(|| format!("cannot drain the node at {}", args.node.url))?;
+    let begun = ask(Method::POST, &args.node).await?;
     if args.node.json {
         println!("{begun}");
     }
-    let patience = Duration::from_millis(begun["deadline_ms"].as_u64().unwrap_or_default()) + LATE;
     let mut told = None;
     tell(&mut told, &begun);
     if args.no_wait {
@@ -36,15 +31,22 @@ pub async fn run(args: DrainArgs) -> Result<()> {
         loop {
             tokio::time::sleep(EVERY).await;
             // Whatever fails once the node has agreed fails because it is gone.
-            let Ok(progress) = answer(ask(client.get(&url))).await else { return };
+            let asked = tokio::time::timeout(ANSWER, ask(Method::GET, &args.node)).await;
+            let Ok(Ok(progress)) = asked else { return };
             tell(&mut told, &progress);
         }
     };
+    let patience = Duration::from_millis(begun["deadline_ms"].as_u64().unwrap_or_default()) + LATE;
     if tokio::time::timeout(patience, gone).await.is_err() {
         bail!("the node is still there {} s past its deadline", LATE.as_secs());
     }
     eprintln!("the node is gone");
     Ok(())
+}
+
+async fn ask(method: Method, node: &AdminArgs) -> Result<Value> {
+    let (status, answer) = call(method, &node.url, "/admin/drain", &node.key, None).await?;
+    admin_answer(status, answer)
 }
 
 /// Says how many sessions are left, where that has changed.
@@ -53,16 +55,5 @@ fn tell(told: &mut Option<u64>, progress: &Value) {
     if *told != left {
         *told = left;
         eprintln!("sessions left: {}", left.unwrap_or_default());
-    }
-}
-
-async fn answer(request: RequestBuilder) -> Result<Value> {
-    let answer = request.send().await.context("no answer: does the node listen to operators there?")?;
-    let status = answer.status();
-    let body: Value = serde_json::from_slice(&answer.bytes().await?).unwrap_or_default();
-    match status {
-        StatusCode::OK | StatusCode::ACCEPTED => Ok(body),
-        StatusCode::UNAUTHORIZED => bail!("the node refused the key: check --key or TIDEGATE_ADMIN_TOKEN"),
-        _ => bail!("it answered {status}: {}", body["error"].as_str().unwrap_or("")),
     }
 }

@@ -48,7 +48,7 @@ pub struct Places {
 /// What a node has room for when it may open `file_limit` files: what is configured, where that fits, or
 /// else what is left beside a reserve.
 pub fn places(node: &NodeConfig, file_limit: u64) -> Result<Places, TooFewFiles> {
-    const REFUSALS: usize = 1_024;
+    const REFUSALS: usize = 4_096;
     const REFUSALS_AT_LEAST: usize = 16;
     let reserve = RESERVE + RESERVE_PER_SHARD * node.shards.get() as u64;
     let left = file_limit.saturating_sub(reserve);
@@ -60,7 +60,7 @@ pub fn places(node: &NodeConfig, file_limit: u64) -> Result<Places, TooFewFiles>
     let (connections, refusals) = match node.max_connections {
         Some(wanted) => (wanted.get(), (left - wanted.get()).min(REFUSALS)),
         None => {
-            let refusals = (left / 16).min(REFUSALS);
+            let refusals = (left / 8).min(REFUSALS);
             (left - refusals, refusals)
         }
     };
@@ -85,7 +85,7 @@ mod tests {
             let Places { connections, handshakes, refusals } = places(&node(toml), 1_320).unwrap();
             [connections, handshakes, refusals]
         };
-        assert_eq!(room(""), [938, 234, 62]);
+        assert_eq!(room(""), [875, 218, 125]);
         assert_eq!(room("max_connections = 10"), [10, 10, 990]);
         assert_eq!(room("max_connections = 1000"), [1000, 250, 16]);
         assert_eq!(room("max_connections = 500\nmax_handshakes = 20"), [500, 20, 500]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::{EventKind, EventRules, NamespaceRules, OnSlow, PublishRight, TenantId};
+use crate::domain::{EventKind, EventRules, NamespaceRules, OnSlow, PublishRight, StreamRetention, TenantId};
 
 use super::Config;
 use super::tenant::{JwtConfig, JwtKey, KeyMaterial, TenantConfig};
@@ -41,6 +41,7 @@ impl Config {
                 ..EventRules::default()
             },
             limits: self.limits.clone(),
+            streams: StreamRetention::default(),
             namespaces: vec![
                 NamespaceRules::log("room"),
                 NamespaceRules::personal(),

@@ -4,6 +4,9 @@ use crate::domain::{Kind, Namespace, NamespaceRules, OnSlow, PublishRight, Start
 
 use super::reader::Section;
 
+/// The longest that anything is kept.
+pub(super) const YEAR_MS: u64 = 366 * 24 * 3_600 * 1_000;
+
 /// Every tenant has these, whether configured or not.
 const PERSONAL: &str = "user";
 const OF_SESSIONS: &str = "session";
@@ -62,8 +65,8 @@ fn namespace(name: &Namespace, mut section: Section<'_>) -> NamespaceRules {
     };
     let retention = &mut rules.retention;
     retention.max_len = section.number("retention_max_len", retention.max_len, 1..=10_000_000);
-    const YEAR_MS: u64 = 366 * 24 * 3_600 * 1_000;
     retention.max_age_ms = section.number("retention_max_age_ms", retention.max_age_ms, 1_000..=YEAR_MS);
+    retention.max_bytes = section.optional_number("retention_max_bytes", 4_096..=1 << 40);
     contradictions(&rules, &section);
     rules
 }

@@ -9,7 +9,7 @@ use crate::domain::{Limits, NodeId};
 use super::reader::Section;
 use super::{
     AcceptConfig, AdminConfig, BackboneConfig, ClusterConfig, LogFormat, MemoryConfig, Network, NodeConfig,
-    TelemetryConfig, Wake,
+    RetentionConfig, TelemetryConfig, Wake,
 };
 
 const ADDRESS: &str = "an IP address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"";
@@ -149,6 +149,14 @@ pub(super) fn memory(mut section: Section<'_>) -> MemoryConfig {
     MemoryConfig {
         ring_bytes: section.number("ring_bytes", 64 * MIB, MIB..=64 * 1024 * MIB),
         page_cache_bytes: section.number("page_cache_bytes", 16 * MIB, MIB..=64 * 1024 * MIB),
+    }
+}
+
+/// `[retention]`.
+pub(super) fn retention(mut section: Section<'_>) -> RetentionConfig {
+    RetentionConfig {
+        pass: millis(&mut section, "pass_ms", 60_000, 1_000..=86_400_000),
+        keys_per_s: section.number("keys_per_s", 2_500, 100..=100_000),
     }
 }
 

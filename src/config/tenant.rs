@@ -6,9 +6,9 @@ use std::time::Duration;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
 
-use crate::domain::{EventFormat, EventRules, Limits, NamespaceRules, TenantId};
+use crate::domain::{EventFormat, EventRules, Limits, NamespaceRules, Retention, StreamRetention, TenantId};
 
-use super::namespace::namespaces;
+use super::namespace::{YEAR_MS, namespaces};
 use super::reader::Section;
 use super::sections::limits;
 use super::values::{ApiKeyHash, Origin, Origins, Secret};
@@ -30,6 +30,8 @@ pub struct TenantConfig {
     pub events: EventRules,
     /// Its limits.
     pub limits: Limits,
+    /// How long and how much its streams beside the channels keep.
+    pub streams: StreamRetention,
     /// Its namespaces, `user` and `session` among them.
     pub namespaces: Vec<NamespaceRules>,
 }
@@ -109,6 +111,7 @@ fn tenant(mut section: Section<'_>, base: &Limits) -> TenantConfig {
         jwt: jwt(&mut section),
         events: events(section.section("events")),
         limits: limits(section.section("limits"), base),
+        streams: streams(section.section("streams")),
         namespaces: namespaces(&mut section),
     }
 }
@@ -120,6 +123,17 @@ fn events(mut section: Section<'_>) -> EventRules {
         format: section.choice("format", &formats).unwrap_or_default(),
         address: section.flag("address", false),
     }
+}
+
+/// `[tenants.<id>.streams]`.
+fn streams(mut section: Section<'_>) -> StreamRetention {
+    let mut retention = |name: &str, base: Retention| Retention {
+        max_len: section.number(&format!("{name}_max_len"), base.max_len, 1..=100_000_000),
+        max_age_ms: section.number(&format!("{name}_max_age_ms"), base.max_age_ms, 1_000..=YEAR_MS),
+        max_bytes: section.optional_number(&format!("{name}_max_bytes"), 4_096..=1 << 40),
+    };
+    let base = StreamRetention::default();
+    StreamRetention { up: retention("up", base.up), dead_letters: retention("dlq", base.dead_letters) }
 }
 
 /// An item of `origins`.

@@ -21,7 +21,7 @@ use super::ring::{Budget, Ring};
 use super::upstream::Upstream;
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError, Page, Read, Tail, Trim};
-use crate::domain::{Epoch, Offset, StreamKey};
+use crate::domain::{Epoch, Kind, Offset, Retention, StreamKey};
 use crate::telemetry::{Metrics, deliver_span, events};
 
 mod retained;
@@ -138,9 +138,29 @@ struct Open {
     thinning: Option<Box<Thinning>>,
 }
 
+/// Whether this node is the one that trims a channel.
+pub type Trims = Arc<dyn Fn(&Channel) -> bool + Send + Sync>;
+
+/// What the feed is connected with.
+pub struct Links {
+    /// Where it reads.
+    pub backbone: Arc<dyn Backbone>,
+    /// Where the backbone marks what to read.
+    pub dirty: Arc<DirtySet>,
+    /// What it counts.
+    pub metrics: Metrics,
+    /// Who gets what was read, by shard number.
+    pub shards: Vec<mpsc::Sender<Delivery>>,
+    /// Who is told of what nobody read.
+    pub upstream: Upstream,
+    /// Which channels it trims.
+    pub trims: Trims,
+}
+
 /// The feed's state, owned by its one task.
 pub struct Feed {
     backbone: Arc<dyn Backbone>,
+    trims: Trims,
     dirty: Arc<DirtySet>,
     metrics: Metrics,
     options: FeedOptions,
@@ -161,17 +181,15 @@ pub struct Feed {
 impl Feed {
     /// Starts the feed. It ends when `cancel` fires or every handle is gone; the handle joins it.
     pub fn spawn(
-        backbone: Arc<dyn Backbone>,
-        dirty: Arc<DirtySet>,
-        metrics: Metrics,
+        links: Links,
         options: FeedOptions,
-        shards: Vec<mpsc::Sender<Delivery>>,
-        upstream: Upstream,
         cancel: CancellationToken,
     ) -> (FeedHandle, JoinHandle<()>) {
+        let Links { backbone, dirty, metrics, shards, upstream, trims } = links;
         let (handle, requests) = mpsc::channel(4096);
         let feed = Self {
             backbone,
+            trims,
             dirty,
             metrics,
             options,
@@ -441,7 +459,7 @@ impl Feed {
         open.position = batch.until;
         open.epoch = batch.epoch;
         if let Some(first) = batch.items.first() {
-            open.retained.grew(first.offset, batch.items.len());
+            open.retained.grew(first.offset, batch.items.len(), batch.bytes());
             open.entry_bytes = batch.bytes() / batch.items.len();
         }
         let _span = deliver_span(&watched.channel.tenant, batch.items.len(), batch.traceparents()).entered();
@@ -519,11 +537,15 @@ impl Feed {
             self.metrics.node().watched_streams.set(self.watched.len() as i64);
             self.unwatch(ended);
         }
-        let now_ms = self.backbone.clock().now_ms();
+        let (now_ms, trims) = (self.backbone.clock().now_ms(), &self.trims);
         let due = self.watched.iter_mut().filter_map(|(stream, watched)| {
-            let keep = watched.channel.rules.retention;
-            let min_offset = watched.open.as_mut()?.retained.trim(keep, now_ms)?;
-            Some(Trim { stream: stream.clone(), max_len: keep.max_len, min_offset, max_bytes: None })
+            let Watched { channel, open, .. } = watched;
+            // The work of a queue leaves it when it is done.
+            let (keep, is_queue) = (channel.rules.retention, channel.rules.kind == Kind::Queue);
+            let open = open.as_mut().filter(|_| !is_queue)?;
+            let min_offset = open.retained.trim(keep, now_ms, trims(channel))?;
+            let Retention { max_len, max_bytes, .. } = keep;
+            Some(Trim { stream: stream.clone(), max_len, min_offset, max_bytes })
         });
         let trims: Vec<_> = due.collect();
         if !trims.is_empty() {

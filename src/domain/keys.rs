@@ -17,9 +17,27 @@ pub const NODES_KEY: &str = "tg:sys:nodes";
 /// Key of the secret that signs resume tokens where none is configured.
 pub const SECRET_KEY: &str = "tg:sys:secret";
 
+/// Lease of the node that looks after the streams.
+pub const JANITOR_LEASE_KEY: &str = "tg:sys:lease:janitor";
+/// What every stream's key begins with.
+pub const STREAM_PREFIX: &str = "tg:";
+
 /// Key of the lease under which one node reads a tenant's ingress.
 pub fn ingress_lease(tenant: &TenantId) -> String {
     format!("tg:sys:lease:in:{tenant}")
+}
+
+/// What a stream is to its tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StreamRole {
+    /// A channel's log.
+    Channel(ChannelName),
+    /// Entries for many targets.
+    Ingress,
+    /// What clients send to the backends.
+    Upstream,
+    /// Dead letters.
+    DeadLetters,
 }
 
 /// The key of a stream: a channel's log, or a tenant's `in`, `up` or `dlq`. Cheap to clone.
@@ -50,6 +68,18 @@ impl StreamKey {
     /// A key taken from the backbone, as it is.
     pub fn from_raw(key: &str) -> Self {
         Self(key.into())
+    }
+
+    /// Whose stream it is and what for; `None` for a key that is made otherwise.
+    pub fn parse(&self) -> Option<(TenantId, StreamRole)> {
+        let (tenant, rest) = self.0.strip_prefix(STREAM_PREFIX)?.split_once(':')?;
+        let role = match rest {
+            "in" => StreamRole::Ingress,
+            "up" => StreamRole::Upstream,
+            "dlq" => StreamRole::DeadLetters,
+            _ => StreamRole::Channel(ChannelName::parse(rest.strip_prefix("ch:")?).ok()?),
+        };
+        Some((TenantId::parse(tenant).ok()?, role))
     }
 
     /// The key.
@@ -102,6 +132,17 @@ mod tests {
         let channel = ChannelName::parse("room:1").unwrap();
         assert_eq!(StreamKey::channel(&tenant, &channel).as_str(), "tg:acme:ch:room:1");
         assert_eq!(StreamKey::upstream(&tenant).as_str(), "tg:acme:up");
+        for (key, role) in [
+            (StreamKey::channel(&tenant, &channel), StreamRole::Channel(channel)),
+            (StreamKey::upstream(&tenant), StreamRole::Upstream),
+            (StreamKey::ingress(&tenant), StreamRole::Ingress),
+            (StreamKey::dead_letters(&tenant), StreamRole::DeadLetters),
+        ] {
+            assert_eq!(key.parse(), Some((tenant.clone(), role)));
+        }
+        for foreign in ["tg:sys:up", "tg:acme:other", "tg:acme:ch:no channel", "acme:up", "tg:acme"] {
+            assert_eq!(StreamKey::from_raw(foreign).parse(), None);
+        }
         let user = UserId::parse("a/b").unwrap();
         let device = DeviceId::parse("phone 1").unwrap();
         assert_eq!(CursorKey::new(&tenant, &user, &device).as_str(), "tg:acme:cur:a%2Fb/phone%201");

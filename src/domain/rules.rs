@@ -62,6 +62,29 @@ pub struct Retention {
     pub max_len: u64,
     /// Age kept, in milliseconds of the backbone's clock.
     pub max_age_ms: u64,
+    /// Bytes kept of the backbone's memory, where that is limited.
+    pub max_bytes: Option<u64>,
+}
+
+/// Retention of a tenant's streams beside its channels. It trims whatever is read or not. (`in` has
+/// none: its entries leave when they have reached their targets.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamRetention {
+    /// Of `up`, what clients send.
+    pub up: Retention,
+    /// Of `dlq`, the dead letters.
+    pub dead_letters: Retention,
+}
+
+const DAY_MS: u64 = 24 * 3_600 * 1_000;
+
+impl Default for StreamRetention {
+    fn default() -> Self {
+        Self {
+            up: Retention { max_len: 100_000, max_age_ms: 7 * DAY_MS, max_bytes: None },
+            dead_letters: Retention { max_len: 10_000, max_age_ms: 30 * DAY_MS, max_bytes: None },
+        }
+    }
 }
 
 /// The rules of one namespace.
@@ -180,7 +203,7 @@ impl NamespaceRules {
             max_per_subscriber_per_s: None,
             dead_letters: false,
             unreliable: false,
-            retention: Retention { max_len: 1_000, max_age_ms: 24 * 3600 * 1000 },
+            retention: Retention { max_len: 1_000, max_age_ms: DAY_MS, max_bytes: None },
             history: true,
             publish: PublishRight::Subscribers,
             subscribe: SubscribeRight::Anyone,
@@ -207,7 +230,7 @@ impl NamespaceRules {
             kind: Kind::Live,
             on_slow: OnSlow::DropOldest,
             unreliable: true,
-            retention: Retention { max_len: 100, max_age_ms: 10_000 },
+            retention: Retention { max_len: 100, max_age_ms: 10_000, max_bytes: None },
             history: false,
             ..Self::log(name)
         }
@@ -217,7 +240,7 @@ impl NamespaceRules {
     pub fn of_sessions() -> Self {
         Self {
             start: Start::Oldest,
-            retention: Retention { max_len: 100, max_age_ms: 600_000 },
+            retention: Retention { max_len: 100, max_age_ms: 600_000, max_bytes: None },
             history: false,
             publish: PublishRight::Nobody,
             ..Self::log("session")

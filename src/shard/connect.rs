@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Shard;
-use super::errands::{Errand, hung_up};
+use super::errands::hung_up;
 use super::gate::Permit;
 use super::seat::{Heartbeat, Link};
 use super::state::{Place, State, who};
@@ -109,7 +109,9 @@ impl Shard {
         match admitted {
             // Where the drain began meanwhile, its goodbyes do not count with this session.
             Ok(admitted) if self.env.drain.is_begun() => {
-                self.start(Errand::End { session: admitted.session, left: None });
+                if admitted.resumed == Resumed::Home {
+                    self.retire(admitted.session, CloseReason::Drain).await;
+                }
                 self.refuse(socket, codec, Refused::draining()).await;
                 None
             }
@@ -198,7 +200,7 @@ impl Shard {
                 || is_anonymous(identity) && is_anonymous(&session.identity));
         if !same {
             // An old token of a session that went on since: it ends here, and its device starts anew.
-            self.retire(session).await;
+            self.retire(session, CloseReason::Replaced).await;
             return None;
         }
         if !is_anonymous(identity) {
@@ -217,7 +219,7 @@ impl Shard {
         device: DeviceId,
     ) -> Result<Attached, Refused> {
         if let Some(old) = self.env.directory.take_device(&tenant.id, &identity.user, &device).await {
-            self.retire(old).await;
+            self.retire(old, CloseReason::Replaced).await;
         }
         let key = CursorKey::new(&tenant.id, &identity.user, &device);
         let claimed = self.env.backbone.claim_cursors(&key, CURSOR_TTL).await;

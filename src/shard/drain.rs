@@ -1,16 +1,18 @@
 //! Leaving: a shard's part in the drain of its node.
 //!
 //! Sessions are told one after the other over the plan's span. A session that was told gets nothing new;
-//! it ends when nothing of it is open any more, at the latest after its grace. What it acknowledged is
+//! it ends a moment later if nothing of it is open, else when nothing is, at the latest after its grace. What it acknowledged is
 //! stored before its connection is closed, so that wherever its client comes back the cursor is there.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rand::seq::SliceRandom as _;
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout, timeout_at};
 
 use super::Shard;
+use super::errands::STORE_EVERY;
 use super::state::{Place, State};
 use crate::api::drain::Plan;
 use crate::domain::CloseReason;
@@ -18,6 +20,8 @@ use crate::protocol::ServerFrame;
 
 /// How often a draining shard looks who is to be told and who is done.
 const TICK: Duration = Duration::from_millis(10);
+/// How long a session that was told goes on at least: what its client had sent by then arrives.
+const MOMENT: Duration = Duration::from_millis(100);
 /// How long goodbyes wait for cursors to be stored; after that those are tried once more as sessions end.
 const STORING: Duration = Duration::from_secs(1);
 /// Sessions without a connection that end at one tick.
@@ -26,6 +30,8 @@ const ENDED_AT_ONCE: usize = 500;
 /// A session that was told.
 struct Told {
     place: Place,
+    /// It does not end before this time.
+    from: Instant,
     /// It ends at this time at the latest.
     until: Instant,
     pause_ms: u64,
@@ -33,11 +39,13 @@ struct Told {
 
 impl Shard {
     /// Waits for the drain, and resolves once all sessions are over or the plan's time is. Connections are
-    /// accepted, and requests over HTTP answered, until the last goodbye is said.
-    pub(super) async fn leave(self: Rc<Self>) {
+    /// accepted, and requests over HTTP answered, until the last goodbye is said. `storing` is the task
+    /// that stores cursors, and ends when the drain begins: from then on goodbyes know what is stored.
+    pub(super) async fn leave(self: Rc<Self>, storing: JoinHandle<()>) {
         let plan = self.env.drain.begun().await;
         let shard = usize::from(self.env.id.0);
         let in_order = async {
+            let _ = timeout(STORING, storing).await;
             self.say_goodbyes(&plan).await;
             self.closing.cancel();
             self.tasks.close();
@@ -56,6 +64,7 @@ impl Shard {
         let mut told: Vec<Told> = Vec::new();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stored = Instant::now();
         while !self.state.borrow().is_empty() {
             ticks.tick().await;
             let now = Instant::now();
@@ -63,10 +72,12 @@ impl Shard {
             for place in places.drain(left.min(places.len())..) {
                 let pause_ms = plan.pause_ms();
                 self.with(|state| state.announce_drain(place, pause_ms));
-                told.push(Told { place, until: now + plan.grace, pause_ms });
+                let (from, until) = (now + MOMENT.min(plan.grace), now + plan.grace);
+                told.push(Told { place, from, until, pause_ms });
             }
             let done = self.state.borrow().take_done(&mut told, now);
-            if !done.is_empty() {
+            if !done.is_empty() || stored + STORE_EVERY <= now {
+                stored = now;
                 let shard = self.clone();
                 let storing = self.tasks.spawn_local(async move { shard.store_cursors().await });
                 // Whether it was in time or not, the sessions store what is left when they end.
@@ -102,7 +113,8 @@ impl State {
 
     /// Takes those out who have nothing open any more, or no time left.
     fn take_done(&self, told: &mut Vec<Told>, now: Instant) -> Vec<Told> {
-        let is_done = |told: &mut Told| told.until <= now || self.has_nothing_open(told.place);
+        let is_done =
+            |told: &mut Told| told.until <= now || told.from <= now && self.has_nothing_open(told.place);
         told.extract_if(.., is_done).collect()
     }
 

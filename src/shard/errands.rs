@@ -72,6 +72,8 @@ pub(super) enum Errand {
 
 /// How long a connection's last frames may take to be written, and its client to hang up.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How often cursors that moved are stored.
+pub(super) const STORE_EVERY: Duration = Duration::from_millis(250);
 /// Requests of clients that one shard has with the backbone at a time; more are told to come again.
 const REQUESTS: usize = 4096;
 /// Dead letters a shard writes in a second. A tenant whose clients never ack must not flood its stream.
@@ -324,12 +326,15 @@ impl Shard {
         });
     }
 
-    /// Stores cursors that moved, in one batch, until the shard stops.
+    /// Stores cursors that moved, in one batch, until a drain begins.
     pub(super) async fn keep_storing_cursors(self: Rc<Self>) {
-        const EVERY: Duration = Duration::from_millis(250);
-        loop {
-            // Whichever comes first; waiting on either loses nothing.
-            let _ = timeout(EVERY, self.store_now.notified()).await;
+        while !self.env.drain.is_begun() {
+            // Whichever comes first; waiting on any loses nothing.
+            tokio::select! {
+                () = sleep(STORE_EVERY) => {}
+                () = self.store_now.notified() => {}
+                _ = self.env.drain.begun() => {}
+            }
             self.store_cursors().await;
         }
     }
@@ -391,9 +396,9 @@ impl Shard {
     }
 
     /// Ends a session that was taken from its shard and does not go on.
-    pub(super) async fn retire(&self, mut session: Box<Session>) {
+    pub(super) async fn retire(&self, mut session: Box<Session>, reason: CloseReason) {
         self.store_last(&mut session).await;
-        let (reason, lived, last) = (CloseReason::Replaced, None, true);
+        let (lived, last) = (None, true);
         let event = SessionEvent::Disconnected { reason, lived, last };
         self.env.upstream.tell(&session.tenant, event, || who(&session));
     }

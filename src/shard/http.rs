@@ -39,6 +39,8 @@ const ROUTES: &[&str] =
 /// How long one connection is used for requests; then it is closed between two of them. So that nothing
 /// a client does, or does not, keeps a place for ever.
 const LIFE: Duration = Duration::from_secs(600);
+/// How long the body of a request about dead letters may take.
+const BODY: Duration = Duration::from_secs(60);
 /// How long the last request of a connection may take.
 const LAST_ANSWER: Duration = Duration::from_secs(60);
 /// How long a connection without a request may still send one after the last goodbye of a drain.
@@ -198,7 +200,11 @@ impl Shard {
         action: Option<&str>,
     ) -> Answer {
         let (head, body) = request.into_parts();
-        let Ok(body) = Limited::new(body, dead_letters::BODY_BYTES).collect().await else {
+        let body = timeout(BODY, Limited::new(body, dead_letters::BODY_BYTES).collect()).await;
+        let Ok(body) = body else {
+            return api_error(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
+        };
+        let Ok(body) = body else {
             let why = format!("the body is cut off or larger than {} bytes\n", dead_letters::BODY_BYTES);
             return text(StatusCode::PAYLOAD_TOO_LARGE, why);
         };

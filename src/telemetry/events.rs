@@ -216,6 +216,44 @@ pub fn backbone_lost(metrics: &NodeMetrics, backbone: &dyn Display, why: &dyn Di
     tracing::warn!(%backbone, %why, "backbone lost");
 }
 
+/// What one pass of the janitor over all streams came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JanitorPass {
+    /// Streams looked at.
+    pub streams: u64,
+    /// Streams among them that belong to no tenant or namespace known here, left as they are.
+    pub foreign: u64,
+    /// Times a stream was trimmed.
+    pub trimmed: u64,
+    /// Entries that went.
+    pub entries: u64,
+    /// Streams removed.
+    pub removed: u64,
+    /// Commands that the backbone did not carry out.
+    pub failed: u64,
+}
+
+/// The janitor went through all streams.
+pub fn janitor_passed(metrics: &NodeMetrics, pass: &JanitorPass, took: Duration) {
+    let JanitorPass { streams, foreign, trimmed, entries, removed, failed } = *pass;
+    metrics.janitor_streams.inc_by(streams);
+    metrics.janitor_foreign_streams.set(i64::try_from(foreign).unwrap_or(i64::MAX));
+    metrics.janitor_trims.inc_by(trimmed);
+    metrics.janitor_trimmed_entries.inc_by(entries);
+    metrics.janitor_removed_streams.inc_by(removed);
+    metrics.janitor_pass_duration.observe(took);
+    tracing::debug!(
+        streams,
+        foreign,
+        trimmed,
+        entries,
+        removed,
+        failed,
+        took_ms = millis(took),
+        "streams looked after"
+    );
+}
+
 /// The backbone did not do what was asked.
 pub fn backbone_error(metrics: &NodeMetrics, fault: BackboneFault, doing: &'static str, why: &dyn Display) {
     metrics.backbone_errors.of(fault).inc();
@@ -283,6 +321,9 @@ mod tests {
         assert_eq!(node.backbone_errors.of(BackboneFault::ReadOnly).get(), 1);
         cursors_written(node, CursorWriteOutcome::Stale, 4);
         assert_eq!(node.cursor_writes.of(CursorWriteOutcome::Stale).get(), 4);
+        let pass = JanitorPass { streams: 9, foreign: 1, trimmed: 3, entries: 40, removed: 2, failed: 0 };
+        janitor_passed(node, &pass, Duration::from_secs(1));
+        assert_eq!((node.janitor_trimmed_entries.get(), node.janitor_foreign_streams.get()), (40, 1));
         shard_inbox_full(node, 0);
         let address = IpAddr::from([127, 0, 0, 1]);
         handshake_refused(node, Refusal::Origin, address, &"another page");

@@ -218,6 +218,18 @@ families! {
         |m, out| out.one(&m.node.backbone_reconnects);
     Gauge "watched_streams" "Streams whose wake-ups are subscribed to"
         |m, out| out.one(&m.node.watched_streams);
+    Counter "janitor_streams" "Streams the janitor looked at"
+        |m, out| out.one(&m.node.janitor_streams);
+    Gauge "janitor_foreign_streams" "Streams of no known tenant or namespace in the janitor's last pass"
+        |m, out| out.one(&m.node.janitor_foreign_streams);
+    Counter "janitor_trims" "Times the janitor trimmed a stream"
+        |m, out| out.one(&m.node.janitor_trims);
+    Counter "janitor_trimmed_entries" "Entries the janitor trimmed away"
+        |m, out| out.one(&m.node.janitor_trimmed_entries);
+    Counter "janitor_removed_streams" "Streams the janitor removed"
+        |m, out| out.one(&m.node.janitor_removed_streams);
+    Histogram "janitor_pass_duration_seconds" "How long a pass of the janitor over all streams takes"
+        |m, out| out.one(&m.node.janitor_pass_duration);
     Gauge "process_resident_memory_bytes" "Resident memory of the process"
         |_, out| out.some(gauge(process::resident_bytes()));
     Gauge "process_open_fds" "Open file descriptors of the process"

@@ -22,6 +22,9 @@ const PIPELINE_BOUNDS: &[f64] = &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01
 const DELAY_BOUNDS: &[f64] =
     &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0];
 
+/// Upper bounds of [`NodeMetrics::janitor_pass_duration`] in seconds.
+const PASS_BOUNDS: &[f64] = &[0.1, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3_600.0];
+
 /// All metrics of the node. Cheap to clone; all clones are one.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics(Arc<Shared>);
@@ -203,6 +206,18 @@ pub struct NodeMetrics {
     pub backbone_reconnects: Counter,
     /// Streams whose wake-ups are subscribed to.
     pub watched_streams: Gauge,
+    /// Streams that the janitor looked at.
+    pub janitor_streams: Counter,
+    /// Streams of no known tenant or namespace in its last pass.
+    pub janitor_foreign_streams: Gauge,
+    /// Times it trimmed a stream.
+    pub janitor_trims: Counter,
+    /// Entries that it trimmed away.
+    pub janitor_trimmed_entries: Counter,
+    /// Streams that it removed.
+    pub janitor_removed_streams: Counter,
+    /// How long a pass over all streams takes.
+    pub janitor_pass_duration: Histogram,
 }
 
 impl Default for NodeMetrics {
@@ -224,6 +239,12 @@ impl Default for NodeMetrics {
             backbone_errors: Labelled::default(),
             backbone_reconnects: Counter::default(),
             watched_streams: Gauge::default(),
+            janitor_streams: Counter::default(),
+            janitor_foreign_streams: Gauge::default(),
+            janitor_trims: Counter::default(),
+            janitor_trimmed_entries: Counter::default(),
+            janitor_removed_streams: Counter::default(),
+            janitor_pass_duration: Histogram::new(PASS_BOUNDS),
         }
     }
 }

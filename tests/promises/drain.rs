@@ -10,6 +10,9 @@ use tidegate_support::client::{Client, Event, Frame, Refusal};
 use tidegate_support::config::{ADMIN_TOKEN, API_KEY, KID, NodeConfig, SECRET};
 use tidegate_support::node::Node;
 use tidegate_support::offset::Offset;
+use tidegate_support::proxy::{Fault, Proxy};
+use tidegate_support::redis::RedisServer;
+use tidegate_support::redis_faults::Backend;
 use tidegate_support::{DEADLINE, eventually, http, proven};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -107,6 +110,38 @@ async fn a_client_finishes_what_it_has_and_goes_on_elsewhere() {
         let got = messages(&mut new, 2).await?;
         ensure!(offsets(&got) == [later, published] && got.iter().all(|m| m.attempt == 1), "{got:?}");
         ensure!(cluster.nodes[0].ended().await?.success(), "the drain ends once its client is done");
+        Ok(())
+    })
+    .await;
+}
+
+/// The leaving node is far from its Redis and the next one is near: what a client acknowledged is there all
+/// the same, because its connection is closed only once it is stored.
+#[tokio::test]
+async fn cursors_are_stored_before_the_connection_is_closed() {
+    proven(async {
+        let redis = RedisServer::start(&[]).await?;
+        let address = redis.url().strip_prefix("redis://").context("a URL")?.parse()?;
+        let proxy = Proxy::start(address).await?;
+        let config = patient(NodeConfig::demo());
+        let far = format!("redis://{}", proxy.address());
+        let mut leaving = Node::start(TIDEGATE, &config.clone().redis(&far)).await?;
+        let next = Node::start(TIDEGATE, &config.redis(&redis.url())).await?;
+        let options = user("alice").device("phone").ack("room:1");
+        let mut old = client(&leaving, &options).await?;
+        old.subscribed("room:1").await?;
+        let mut backend = Backend::connect(&redis.url()).await?;
+        let pushed = backend.push_all("demo", "room:1", &texts(3)).await?;
+        messages(&mut old, 3).await?;
+        leaving.signal(libc::SIGTERM)?;
+        old.expect("drain").await?;
+        proxy.set(Fault::Delay(Duration::from_millis(200)));
+        old.ack("room:1", pushed[2]).await?;
+        ensure!(old.closed().await?.0 == 4200, "the goodbye");
+        let mut new = client(&next, &options).await?;
+        let subscribed = new.subscribed("room:1").await?;
+        ensure!(subscribed.offset("offset")? == pushed[2], "what was acknowledged: {}", subscribed.0);
+        ensure!(leaving.ended().await?.success(), "a drain ends with 0");
         Ok(())
     })
     .await;
@@ -253,10 +288,7 @@ async fn a_request_under_way_is_answered() {
 }
 
 /// A client with a message that it does not acknowledge, which holds the drain up.
-async fn holding(
-    node: &Node,
-    backend: &mut tidegate_support::redis_faults::Backend,
-) -> Result<(Client, Offset)> {
+async fn holding(node: &Node, backend: &mut Backend) -> Result<(Client, Offset)> {
     let mut client = subscriber(node, "alice", "room:1", true).await?;
     let offset = backend.push("demo", "room:1", "in hand").await?;
     messages(&mut client, 1).await?;
@@ -334,7 +366,7 @@ async fn a_wrong_key_drains_nothing() {
         let output =
             Command::new(TIDEGATE).args(["drain", "--url", &url, "--key", "something else"]).output().await?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.code() == Some(1) && said.contains("TIDEGATE_ADMIN_TOKEN"), "{said}");
+        ensure!(output.status.code() == Some(1) && said.contains("TIDEGATE_KEY"), "{said}");
         client(&node, &user("alice")).await?.settle().await
     })
     .await;

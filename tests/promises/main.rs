@@ -14,6 +14,7 @@ mod limits;
 mod protocol_doc;
 mod publishing;
 mod resp;
+mod retention;
 mod sessions;
 mod slow;
 mod storms;

@@ -65,13 +65,16 @@ pub(super) async fn remove(
     Ok(removed)
 }
 
-/// Removes streams that have neither entries nor groups.
-pub(super) async fn remove_empty(link: &Link, streams: &[StreamKey]) -> Vec<Result<bool, BackboneError>> {
+/// Removes streams that have neither entries nor groups and are old.
+pub(super) async fn remove_empty(
+    link: &Link,
+    streams: &[(StreamKey, Offset)],
+) -> Vec<Result<bool, BackboneError>> {
     let mut outcomes = Vec::with_capacity(streams.len());
     for chunk in streams.chunks(CHUNK) {
         let mut pipe = Pipeline::with_capacity(chunk.len());
-        for stream in chunk {
-            pipe.add_command(REMOVE_EMPTY.call(stream.as_str()));
+        for (stream, before) in chunk {
+            pipe.add_command(REMOVE_EMPTY.call(stream.as_str())).arg(before.ms);
         }
         match link.run_scripts(&pipe).await {
             Ok(answers) => outcomes.extend(

@@ -36,6 +36,7 @@ pub struct NodeConfig {
     redis: Option<(String, Vec<String>)>,
     memory: BTreeMap<String, u64>,
     has_admin: bool,
+    retention: BTreeMap<String, u64>,
     tenants: BTreeMap<String, TenantConfig>,
 }
 
@@ -44,6 +45,7 @@ pub struct NodeConfig {
 pub struct TenantConfig {
     settings: Vec<String>,
     limits: BTreeMap<String, u64>,
+    streams: Vec<String>,
     jwt: Vec<String>,
     extra_keys: Vec<String>,
     namespaces: BTreeMap<String, Vec<String>>,
@@ -76,6 +78,12 @@ impl NodeConfig {
     /// Gives operators the token [`ADMIN_TOKEN`].
     pub fn admin(self) -> Self {
         Self { has_admin: true, ..self }
+    }
+
+    /// Sets a value of `[retention]`.
+    pub fn retention(mut self, name: &str, value: u64) -> Self {
+        self.retention.insert(name.into(), value);
+        self
     }
 
     /// Uses this Redis.
@@ -120,6 +128,11 @@ impl NodeConfig {
         }
         section(&mut toml, "limits", self.limits.iter().map(|(name, value)| format!("{name} = {value}")));
         section(&mut toml, "memory", self.memory.iter().map(|(name, value)| format!("{name} = {value}")));
+        section(
+            &mut toml,
+            "retention",
+            self.retention.iter().map(|(name, value)| format!("{name} = {value}")),
+        );
         for (id, tenant) in &self.tenants {
             tenant.write(&mut toml, id);
         }
@@ -143,6 +156,7 @@ impl Default for TenantConfig {
         Self {
             settings: vec!["anonymous = true".into(), format!("api_key_hashes = [\"{hash}\"]")],
             limits: BTreeMap::new(),
+            streams: Vec::new(),
             // No leeway: a test of expiry waits for it.
             jwt: vec!["leeway_s = 0".into()],
             extra_keys: Vec::new(),
@@ -167,6 +181,12 @@ impl TenantConfig {
     /// A limit of this tenant.
     pub fn limit(mut self, name: &str, value: u64) -> Self {
         self.limits.insert(name.into(), value);
+        self
+    }
+
+    /// A line of `[tenants.<id>.streams]`.
+    pub fn streams(mut self, line: &str) -> Self {
+        self.streams.push(line.into());
         self
     }
 
@@ -195,6 +215,7 @@ impl TenantConfig {
             &format!("tenants.{id}.limits"),
             self.limits.iter().map(|(name, value)| format!("{name} = {value}")),
         );
+        section(toml, &format!("tenants.{id}.streams"), self.streams.iter().cloned());
         section(toml, &format!("tenants.{id}.jwt"), self.jwt.iter().cloned());
         let own = format!("kid = \"{KID}\"\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"");
         for key in std::iter::once(&own).chain(&self.extra_keys) {

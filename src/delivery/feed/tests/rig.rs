@@ -14,7 +14,9 @@ use crate::backbone::embedded::log::{Keep, NewId};
 use crate::backbone::embedded::store::Addition;
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone as _, BackboneError, Tail};
-use crate::delivery::{Batch, Channel, Delivery, Feed, FeedHandle, FeedOptions, Request, ShardId, Upstream};
+use crate::delivery::{
+    Batch, Channel, Delivery, Feed, FeedHandle, FeedOptions, Links, Request, ShardId, Upstream,
+};
 use crate::domain::{ChannelName, NamespaceRules, NodeId, Offset, Retention, StreamKey, TenantId};
 use crate::telemetry::Metrics;
 
@@ -42,15 +44,15 @@ impl Rig {
         let node = NodeId::parse("test").unwrap();
         let (upstream, _) =
             Upstream::spawn(probe.clone(), node, Arc::default(), metrics.clone(), cancel.clone());
-        let running = Feed::spawn(
-            probe.clone(),
-            dirty.clone(),
-            metrics.clone(),
-            options,
-            senders,
+        let links = Links {
+            backbone: probe.clone(),
+            dirty: dirty.clone(),
+            metrics: metrics.clone(),
+            shards: senders,
             upstream,
-            cancel.clone(),
-        );
+            trims: Arc::new(|_| true),
+        };
+        let running = Feed::spawn(links, options, cancel.clone());
         let retention = NamespaceRules::log("room").retention;
         let (feed, task) = running;
         let running = (cancel.drop_guard(), task);
@@ -59,7 +61,7 @@ impl Rig {
 
     /// Channels opened from now on keep so much.
     pub(super) fn retain(&mut self, max_len: u64, max_age: Duration) {
-        self.retention = Retention { max_len, max_age_ms: max_age.as_millis() as u64 };
+        self.retention = Retention { max_len, max_age_ms: max_age.as_millis() as u64, max_bytes: None };
     }
 
     /// Channels opened from now on deliver so many messages a second at most.
