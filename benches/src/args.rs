@@ -65,6 +65,8 @@ pub enum Part {
     Calm,
     /// Fan-out, as much as goes.
     Pressure,
+    /// Fan-out beside a client that reads nothing.
+    Stalled,
     /// One message to one client, over Redis.
     Unicast,
     /// Clients that come back to their node.

@@ -49,6 +49,8 @@ pub enum Kind {
     Bare,
     /// Anonymous, in one room with all others. Its own channel is its second subscription.
     Room,
+    /// The same, and in a room of its own; reads nothing once it is subscribed.
+    Stalled,
     /// A user with a token who is subscribed to the own channel alone.
     Own,
     /// The same, acknowledging every message.

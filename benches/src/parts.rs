@@ -16,6 +16,7 @@ mod memory;
 mod pressure;
 mod reconnect;
 mod retention;
+mod stalled;
 mod unicast;
 
 /// Measures one part and adds its figures to the report.
@@ -25,10 +26,11 @@ type Measure = fn(&RunArgs, &mut Report) -> Result<()>;
 pub fn run(args: &RunArgs) -> Result<()> {
     rlimit::increase_nofile_limit(u64::MAX)?;
     let mut report = Report::default();
-    let parts: [(Part, Measure); 7] = [
+    let parts: [(Part, Measure); 8] = [
         (Part::Memory, memory::run),
         (Part::Calm, calm::run),
         (Part::Pressure, pressure::run),
+        (Part::Stalled, stalled::run),
         (Part::Unicast, unicast::run),
         (Part::Reconnect, reconnect::run),
         (Part::Codec, codec::run),

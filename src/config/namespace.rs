@@ -55,6 +55,7 @@ fn namespace(name: &Namespace, mut section: Section<'_>) -> NamespaceRules {
         ack_always: section.choice("ack", &[("asked", false), ("always", true)]).unwrap_or(base.ack_always),
         start: section.choice("start", &starts).unwrap_or(base.start),
         on_slow: section.choice("on_slow", &slow).unwrap_or(base.on_slow),
+        max_per_subscriber_per_s: section.optional_number("max_per_subscriber_per_s", 1..=1_000_000),
         dead_letters: section.flag("dead_letters", base.dead_letters),
         unreliable: section.flag("unreliable", base.unreliable),
         history: section.flag("history", base.history),
@@ -80,6 +81,11 @@ fn contradictions(rules: &NamespaceRules, section: &Section<'_>) {
     if rules.name.as_str() == PERSONAL {
         wrong(rules.kind != Kind::Log, "kind", "must be \"log\": personal channels keep what a user missed");
     }
+    wrong(
+        rules.max_per_subscriber_per_s.is_some() && rules.kind != Kind::Live,
+        "max_per_subscriber_per_s",
+        "is for live namespaces alone: logs and queues deliver every message",
+    );
     if rules.name.as_str() == OF_SESSIONS {
         wrong(
             rules.kind != Kind::Log,
@@ -101,6 +107,11 @@ fn contradictions(rules: &NamespaceRules, section: &Section<'_>) {
                 rules.start != Start::Now,
                 "start",
                 "must be \"now\" in a live namespace: it replays nothing",
+            );
+            wrong(
+                rules.on_slow == OnSlow::Pause,
+                "on_slow",
+                "cannot be \"pause\" in a live namespace: what waits there is trimmed away within seconds",
             );
             wrong(
                 rules.dead_letters,

@@ -31,6 +31,8 @@ pub struct Item {
     pub offset: Offset,
     /// The message, or `None` for an entry that no client ever sees.
     pub message: Option<Arc<Publication>>,
+    /// A newer message with its key follows: who catches up in a namespace that conflates does not get it.
+    pub superseded: bool,
 }
 
 impl Item {
@@ -71,7 +73,7 @@ impl Batch {
                     .inspect_err(|why| note_skipped(channel, entry.offset, why))
                     .ok()
                     .map(Arc::new);
-                Item { offset: entry.offset, message }
+                Item { offset: entry.offset, message, superseded: false }
             })
             .collect();
         Self {

@@ -27,10 +27,12 @@ use crate::telemetry::{Metrics, deliver_span, events};
 mod retained;
 mod side;
 mod sweep;
+mod thinning;
 
 use retained::Retained;
 use side::{Done, Side};
 use sweep::Sweep;
+use thinning::Thinning;
 
 /// What a shard asks of the feed.
 pub enum Request {
@@ -132,6 +134,8 @@ struct Open {
     entry_bytes: usize,
     /// Tells when the log is to be trimmed.
     retained: Retained,
+    /// Leaves messages out above a rate, where the namespace has one.
+    thinning: Option<Box<Thinning>>,
 }
 
 /// Whether this node is the one that trims a channel.
@@ -372,6 +376,7 @@ impl Feed {
         let shards = watched.shards;
         match &tail {
             Ok(tail) => {
+                let most = watched.channel.rules.max_per_subscriber_per_s;
                 watched.open = Some(Open {
                     position: tail.last,
                     added: tail.added,
@@ -379,6 +384,7 @@ impl Feed {
                     ring: Ring::at(tail.last),
                     entry_bytes: 256,
                     retained: Retained::opened(tail),
+                    thinning: most.map(|most| Box::new(Thinning::new(most, Instant::now()))),
                 });
                 if std::mem::take(&mut watched.marked) {
                     self.dirty.mark([stream.clone()]);
@@ -441,7 +447,11 @@ impl Feed {
             _ => None,
         };
         self.metrics.node().feed_read_entries.inc_by(page.entries.len() as u64);
-        let batch = Arc::new(Batch::from_page(&watched.channel, read.after, page));
+        let mut batch = Batch::from_page(&watched.channel, read.after, page);
+        if let Some(thinning) = &mut open.thinning {
+            thinning.thin(&watched.channel, &mut batch, Instant::now());
+        }
+        let batch = Arc::new(batch);
         if new_epoch {
             open.ring.reset(read.after, &mut self.budget);
         }

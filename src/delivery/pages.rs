@@ -98,7 +98,9 @@ mod tests {
 
     fn page(after: u64, until: u64) -> Arc<Batch> {
         let offset = |ms| Offset { ms, seq: 0 };
-        let items = (after + 1..=until).map(|ms| Item { offset: offset(ms), message: None }).collect();
+        let items = (after + 1..=until)
+            .map(|ms| Item { offset: offset(ms), message: None, superseded: false })
+            .collect();
         let stream = StreamKey::from_raw("s");
         let (after, until) = (offset(after), offset(until));
         Arc::new(Batch { stream, after, until, epoch: Epoch(1), whole: true, more: true, items })

@@ -105,7 +105,7 @@ mod tests {
 
     fn batch(after: u64, items: std::ops::RangeInclusive<u64>, whole: bool) -> Batch {
         let until = offset(*items.end());
-        let items = items.map(|ms| Item { offset: offset(ms), message: None }).collect();
+        let items = items.map(|ms| Item { offset: offset(ms), message: None, superseded: false }).collect();
         let stream = StreamKey::from_raw("s");
         Batch { stream, after: offset(after), until, epoch: Epoch(1), whole, more: false, items }
     }
@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn the_budget_drops_the_oldest_of_all() {
-        let mut budget = Budget::new(3 * Item { offset: offset(0), message: None }.bytes());
+        let mut budget =
+            Budget::new(3 * Item { offset: offset(0), message: None, superseded: false }.bytes());
         let mut ring = Ring::at(offset(0));
         ring.push(&batch(0, 1..=5, true), &mut budget);
         budget.enforce(|_, drop| drop(&mut ring));

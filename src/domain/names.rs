@@ -6,6 +6,8 @@ use std::sync::Arc;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::position::Offset;
+
 /// Why a name was refused. The text says what is allowed, so it can go to whoever sent the name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {given:?} is not valid: {rule}")]
@@ -222,6 +224,17 @@ impl SessionId {
     /// A new id from the operating system's random source.
     pub fn random() -> Self {
         Self(rand::random())
+    }
+
+    /// A number that is this session's for a message: where it stands among those over whom its delivery
+    /// is spread. The same whenever it is asked.
+    pub fn share(self, of: Offset) -> u64 {
+        // The finalizer of SplitMix64 (Steele, Lea, Flood 2014); the id is random to begin with.
+        let (high, low) = ((self.0 >> 64) as u64, self.0 as u64);
+        let mut bits = high.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ low ^ of.ms ^ of.seq.rotate_left(32);
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
     }
 
     /// The id's bytes, for tokens.

@@ -13,6 +13,9 @@ pub struct RawEntry {
     pub fields: Vec<(Bytes, Bytes)>,
 }
 
+/// Longest time over which a delivery is spread, in milliseconds; what asks for more gets this.
+pub const MAX_SPREAD_MS: u64 = 10 * 60 * 1000;
+
 /// An entry that makes sense as a message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Publication {
@@ -28,7 +31,7 @@ pub struct Publication {
     pub key: Option<Box<str>>,
     /// How long after its offset the message is worth delivering, in milliseconds.
     pub ttl_ms: Option<u64>,
-    /// Over how many milliseconds its delivery is spread.
+    /// Over how many milliseconds its delivery is spread, at most [`MAX_SPREAD_MS`].
     pub spread_ms: Option<u64>,
     /// The user who published it through a node.
     pub user: Option<Box<str>>,
@@ -77,7 +80,7 @@ impl Publication {
                 b"id" => message.id = Some(text("id", value)?),
                 b"key" => message.key = Some(text("key", value)?),
                 b"ttl_ms" => message.ttl_ms = Some(millis("ttl_ms", value)?),
-                b"spread_ms" => message.spread_ms = Some(millis("spread_ms", value)?),
+                b"spread_ms" => message.spread_ms = Some(millis("spread_ms", value)?.min(MAX_SPREAD_MS)),
                 b"user" => message.user = Some(text("user", value)?),
                 b"session" => message.session = Some(text("session", value)?),
                 b"traceparent" => message.traceparent = Some(text("traceparent", value)?),

@@ -29,7 +29,7 @@ pub enum OnSlow {
     Pause,
     /// The oldest waiting messages are left out, with a `gap`.
     DropOldest,
-    /// Only the newest message of each key is kept.
+    /// Of the messages that wait, only the newest of each key is delivered.
     Conflate,
     /// The connection is closed.
     Disconnect,
@@ -100,6 +100,8 @@ pub struct NamespaceRules {
     pub start: Start,
     /// What happens to slow subscribers.
     pub on_slow: OnSlow,
+    /// Messages a second above which a live channel is thinned, for all its subscribers alike.
+    pub max_per_subscriber_per_s: Option<u32>,
     /// Whether exhausted messages go to the dead-letter stream.
     pub dead_letters: bool,
     /// Whether datagrams may carry its messages.
@@ -198,6 +200,7 @@ impl NamespaceRules {
             ack_always: false,
             start: Start::Now,
             on_slow: OnSlow::Pause,
+            max_per_subscriber_per_s: None,
             dead_letters: false,
             unreliable: false,
             retention: Retention { max_len: 1_000, max_age_ms: DAY_MS, max_bytes: None },

@@ -50,6 +50,11 @@ pub enum Effect {
         /// The reader's position.
         after: Offset,
     },
+    /// Let the subscription read on where it has room: what it waited for is over.
+    Pursue {
+        /// Which subscription.
+        sub: usize,
+    },
     /// Store the subscription's cursor now; `subscribed` waits for it.
     StoreStart {
         /// Which subscription.
@@ -98,7 +103,7 @@ pub enum Effect {
         /// The token.
         token: Box<str>,
     },
-    /// Close the connection and end the session.
+    /// Close the connection. The session ends where its client must not come back with it.
     Close {
         /// Why.
         reason: CloseReason,

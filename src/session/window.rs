@@ -12,8 +12,17 @@ use crate::domain::Offset;
 pub struct Window {
     limit: usize,
     in_flight: VecDeque<InFlight>,
-    /// Counted deliveries of the next message, from a stored cursor.
-    inherited: u8,
+    /// What a stored cursor says of a message that was not sent in this session yet. Boxed, for it is rare.
+    inherited: Option<Box<Tried>>,
+}
+
+/// What earlier sessions of the device tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tried {
+    /// Counted deliveries.
+    pub attempts: u8,
+    /// Of which message; where a cursor does not say it, of the next that comes.
+    pub offset: Option<Offset>,
 }
 
 /// One message in flight.
@@ -44,8 +53,9 @@ impl InFlight {
 }
 
 impl Window {
-    /// An empty window. `inherited` is how often the next message was already tried.
-    pub fn new(limit: usize, inherited: u8) -> Self {
+    /// An empty window. `tried` is what earlier sessions did.
+    pub fn new(limit: usize, tried: Option<Tried>) -> Self {
+        let inherited = tried.filter(|tried| tried.attempts > 0).map(Box::new);
         Self { limit: limit.max(1), in_flight: VecDeque::new(), inherited }
     }
 
@@ -70,19 +80,33 @@ impl Window {
         self.limit = limit.max(1);
     }
 
-    /// Counted deliveries of the head: what is stored beside the cursor.
-    pub fn head_attempts(&self) -> u8 {
-        self.in_flight.front().map_or(self.inherited, |head| head.counted)
+    /// The head, and how often it was tried: what is stored beside the cursor.
+    pub fn tried(&self) -> Tried {
+        match (self.in_flight.front(), &self.inherited) {
+            (Some(head), _) if head.counted > 0 => {
+                Tried { attempts: head.counted, offset: Some(head.offset) }
+            }
+            (None, Some(tried)) => **tried,
+            _ => Tried { attempts: 0, offset: None },
+        }
     }
 
-    /// Counted deliveries that the next message to be sent brings along.
-    pub fn inherited(&self) -> u8 {
-        self.inherited
+    /// Counted deliveries that a message brings along when it is sent for the first time here.
+    pub fn inherited_by(&self, offset: Offset) -> u8 {
+        let tried = self.inherited.as_ref().filter(|tried| tried.offset.is_none_or(|of| of == offset));
+        tried.map_or(0, |tried| tried.attempts)
     }
 
-    /// The message that was tried before does not come any more.
+    /// What was tried before was this message, or does not come any more.
+    pub fn passed(&mut self, offset: Offset) {
+        if self.inherited.as_ref().is_some_and(|tried| tried.offset.is_none_or(|of| of <= offset)) {
+            self.inherited = None;
+        }
+    }
+
+    /// What was tried before does not come any more.
     pub fn disinherit(&mut self) {
-        self.inherited = 0;
+        self.inherited = None;
     }
 
     /// Lets go of what lies above an offset: the log has lost it, and may give the offsets out again.
@@ -95,7 +119,8 @@ impl Window {
     /// The next message is sent for the first time on this session; the number of this attempt.
     /// Offsets only grow.
     pub fn sent(&mut self, offset: Offset, now: Instant, timeout: Duration) -> u8 {
-        let counted = std::mem::take(&mut self.inherited);
+        let counted = self.inherited_by(offset);
+        self.passed(offset);
         let attempt = counted.saturating_add(1);
         let (nacked, proven, again) = (false, false, false);
         let due = now + timeout;
@@ -116,8 +141,8 @@ impl Window {
     pub fn ack(&mut self, offset: Offset) -> Option<Offset> {
         let through = self.in_flight.partition_point(|message| message.offset <= offset);
         let last = self.in_flight.drain(..through).next_back().map(|message| message.offset);
-        if last.is_some() {
-            self.inherited = 0;
+        if let Some(last) = last {
+            self.passed(last);
             self.release();
         }
         last
@@ -150,14 +175,14 @@ impl Window {
     /// The connection is gone: everything in flight is to be sent again on the next one. Whether that
     /// changes what is stored beside the cursor.
     pub fn interrupt(&mut self, heard: Instant) -> bool {
-        let before = self.head_attempts();
+        let before = self.tried();
         for message in self.in_flight.iter_mut().filter(|message| !message.again) {
             if message.nacked || heard > message.sent {
                 message.count();
             }
             message.again = true;
         }
-        self.head_attempts() != before
+        self.tried() != before
     }
 
     /// When the next message's time is up.
@@ -230,7 +255,7 @@ mod tests {
     }
 
     fn window(messages: u64, now: Instant) -> Window {
-        let mut window = Window::new(3, 0);
+        let mut window = Window::new(3, None);
         for ms in 1..=messages {
             assert_eq!(window.sent(at(ms), now, TIMEOUT), 1);
         }
@@ -256,7 +281,7 @@ mod tests {
         assert!(window.expire(later, start + TIMEOUT, TIMEOUT));
         assert_eq!(window.waits_again(at(1)), Some(1));
         assert_eq!(window.resent(at(1), later, TIMEOUT), 2);
-        assert_eq!(window.head_attempts(), 1);
+        assert_eq!(window.tried(), Tried { attempts: 1, offset: Some(at(1)) });
     }
 
     #[test]
@@ -273,12 +298,23 @@ mod tests {
     #[test]
     fn attempts_are_inherited_by_the_head_alone() {
         let now = Instant::now();
-        let mut window = Window::new(2, 3);
-        assert_eq!(window.head_attempts(), 3);
+        let tried = Tried { attempts: 3, offset: None };
+        let mut window = Window::new(2, Some(tried));
+        assert_eq!(window.tried(), tried);
         assert_eq!(window.sent(at(1), now, TIMEOUT), 4);
         assert_eq!(window.sent(at(2), now, TIMEOUT), 1);
         window.interrupt(now);
-        assert_eq!(window.head_attempts(), 3, "not heard since the send");
+        assert_eq!(window.tried().attempts, 3, "not heard since the send");
         assert_eq!(window.waiting_between(Offset::ZERO, at(9)), [at(1), at(2)]);
+    }
+
+    #[test]
+    fn attempts_of_a_message_that_was_withdrawn_are_nobodys() {
+        let now = Instant::now();
+        let mut window = Window::new(2, Some(Tried { attempts: 3, offset: Some(at(2)) }));
+        assert_eq!(window.sent(at(1), now, TIMEOUT), 1, "it was skipped before");
+        assert_eq!(window.inherited_by(at(2)), 3);
+        assert_eq!(window.sent(at(3), now, TIMEOUT), 1, "2 is gone");
+        assert_eq!(window.inherited_by(at(2)), 0);
     }
 }

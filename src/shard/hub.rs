@@ -4,8 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::backbone::Tail;
-use crate::delivery::Channel;
-use crate::domain::{Epoch, Offset, StreamKey};
+use crate::delivery::{Batch, Channel};
+use crate::domain::{Epoch, Offset, OnSlow, StreamKey};
+use crate::session::subscription::Reach;
+
+mod newest;
+
+use newest::{Keys, Newest};
 
 /// A subscription of a session of this shard: where the session sits, and which of its subscriptions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,8 +30,17 @@ pub(super) struct HubChannel {
     pub(super) members: Vec<Member>,
     /// Who waits for which page.
     readers: HashMap<Offset, Vec<Member>>,
+    /// What it remembers for those who are slow.
+    memory: Memory,
     /// Subscriptions that keep it open, those of sessions without a connection included.
     holders: usize,
+}
+
+/// By what the channel's namespace wants for slow subscriptions. Boxed, for most want nothing.
+enum Memory {
+    None,
+    Newest(Box<Newest>),
+    Keys(Box<Keys>),
 }
 
 /// The channels by their logs.
@@ -48,7 +62,8 @@ impl Hub {
     pub(super) fn hold(&mut self, channel: &Arc<Channel>) -> bool {
         let held = self.channels.entry(channel.stream.clone()).or_insert_with(|| {
             let (members, readers) = (Vec::new(), HashMap::new());
-            HubChannel { channel: channel.clone(), open: None, asked: false, members, readers, holders: 0 }
+            let (channel, memory) = (channel.clone(), Memory::of(channel.rules.on_slow));
+            HubChannel { channel, open: None, asked: false, members, readers, memory, holders: 0 }
         });
         held.holders += 1;
         !std::mem::replace(&mut held.asked, true)
@@ -103,7 +118,32 @@ impl Hub {
 }
 
 impl HubChannel {
-    /// Moves to the end of a batch.
+    /// The feed opened it where it ends.
+    pub(super) fn opened(&mut self, tail: Tail) {
+        self.open = Some(tail);
+        if let Memory::Newest(newest) = &mut self.memory {
+            **newest = Newest::at(tail.last);
+        }
+    }
+
+    /// Moves to the end of a live batch.
+    pub(super) fn take(&mut self, batch: &Batch) {
+        if self.open.is_some_and(|open| open.epoch != batch.epoch) {
+            // Offsets of another life of the log say nothing of this one's.
+            self.memory = Memory::of(self.channel.rules.on_slow);
+            if let Memory::Newest(newest) = &mut self.memory {
+                **newest = Newest::at(batch.gap_until().min(batch.after));
+            }
+        }
+        match &mut self.memory {
+            Memory::None => {}
+            Memory::Newest(newest) => newest.note(batch),
+            Memory::Keys(keys) => keys.note(batch),
+        }
+        self.advance(batch.until, batch.epoch);
+    }
+
+    /// Moves to the end of batches that were left out.
     pub(super) fn advance(&mut self, until: Offset, epoch: Epoch) {
         if let Some(open) = &mut self.open {
             open.last = until;
@@ -114,5 +154,33 @@ impl HubChannel {
     /// Where it was delivered to.
     pub(super) fn position(&self) -> Option<Offset> {
         self.open.as_ref().map(|open| open.last)
+    }
+
+    /// How far it reaches.
+    pub(super) fn reach(&self) -> Option<Reach> {
+        let end = self.position()?;
+        let newest = match &self.memory {
+            Memory::Newest(newest) => newest.start(),
+            Memory::None | Memory::Keys(_) => Offset::ZERO,
+        };
+        Some(Reach { end, newest })
+    }
+
+    /// A page as those get it who catch up, where that is another than it was read.
+    pub(super) fn conflated(&self, page: &Batch) -> Option<Batch> {
+        match &self.memory {
+            Memory::Keys(keys) => Some(keys.conflate(page)),
+            Memory::None | Memory::Newest(_) => None,
+        }
+    }
+}
+
+impl Memory {
+    fn of(on_slow: OnSlow) -> Self {
+        match on_slow {
+            OnSlow::DropOldest => Self::Newest(Box::new(Newest::at(Offset::ZERO))),
+            OnSlow::Conflate => Self::Keys(Box::default()),
+            OnSlow::Pause | OnSlow::Disconnect => Self::None,
+        }
     }
 }

@@ -54,6 +54,7 @@ impl State {
             Effect::Join { sub } => self.join(at, sub),
             Effect::Leave { sub } => self.leave(at, sub),
             Effect::Read { sub, after } => self.read(at, sub, after),
+            Effect::Pursue { sub } => self.pursue(at, sub),
             Effect::CursorMoved { .. } => self.mark_unstored(at),
             Effect::StoreStart { sub } => {
                 let place = self.place(at);

@@ -143,6 +143,11 @@ impl Seat {
         if link.outbox.is_empty() { room.max(1) } else { room }
     }
 
+    /// Whether the socket takes nothing now.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.waiting)
+    }
+
     /// When the client was last heard; without a connection never since it could have mattered.
     pub(super) fn heard(&self, otherwise: Instant) -> Instant {
         self.link.as_ref().map_or(otherwise, |link| link.heard)

@@ -170,7 +170,7 @@ families! {
         |m, out| out.tenants_labelled(m, "reason", |t| &t.gaps);
     Counter "dead_letters" "Messages given up, by what became of them"
         |m, out| out.tenants_labelled(m, "outcome", |t| &t.dead_letters);
-    Counter "entries_skipped" "Entries of logs that are no messages"
+    Counter "entries_skipped" "Entries of logs that are delivered to nobody"
         |m, out| out.tenants_labelled(m, "reason", |t| &t.entries_skipped);
     Counter "publishes" "Publications, once a target channel"
         |m, out| out.publishes(m);

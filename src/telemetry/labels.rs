@@ -150,6 +150,8 @@ labels! {
         Expired = "expired",
         /// Its payload is larger than allowed.
         TooLarge = "too_large",
+        /// Its channel is live and has more than its namespace delivers.
+        Thinned = "thinned",
     }
 
     /// How a publication came to the node.

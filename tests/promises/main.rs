@@ -18,4 +18,5 @@ mod publishing;
 mod resp;
 mod retention;
 mod sessions;
+mod slow;
 mod storms;

@@ -184,6 +184,9 @@ impl Client {
         match (self.kind, &self.resume) {
             (Kind::Bare, _) => String::new(),
             (Kind::Room, _) => r#"{"type":"connect","subs":[{"channel":"room:1"}]}"#.to_owned(),
+            (Kind::Stalled, _) => {
+                r#"{"type":"connect","subs":[{"channel":"room:1"},{"channel":"room:noise"}]}"#.to_owned()
+            }
             (Kind::Own, _) => format!(r#"{{"type":"connect","token":"{}"}}"#, token(&user)),
             (Kind::Acking, _) => format!(
                 r#"{{"type":"connect","token":"{}","subs":[{{"channel":"user:{user}","ack":true}}]}}"#,
@@ -205,6 +208,7 @@ impl Client {
             Kind::Bare => 0,
             Kind::Own | Kind::Acking => 1,
             Kind::Room | Kind::Device => 2,
+            Kind::Stalled => 3,
         }
     }
 

@@ -140,6 +140,9 @@ impl Flock {
     pub fn on_ready(&mut self, number: usize) {
         let Some(Some(client)) = self.clients.get_mut(number) else { return };
         let begun = client.begun;
+        if begun && client.kind == Kind::Stalled {
+            return;
+        }
         let sample = number.is_multiple_of(SAMPLED);
         match client.read(&mut self.buffer, sample) {
             Ok(seen) => {

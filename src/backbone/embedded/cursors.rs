@@ -126,7 +126,12 @@ mod tests {
     fn write(generation: Generation, channel: &str, ms: u64, attempts: u8) -> CursorWrite {
         let position = Position { offset: Offset { ms, seq: 0 }, epoch: Epoch(1) };
         let channel = ChannelName::parse(channel).unwrap();
-        CursorWrite { device: device("d"), generation, channel, cursor: Cursor { position, attempts } }
+        CursorWrite {
+            device: device("d"),
+            generation,
+            channel,
+            cursor: Cursor { position, attempts, head: None },
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Cursors: one hash a device, `gen`, `ttl` and channel → `<offset> <epoch> <attempts>`.
+//! Cursors: one hash a device, `gen`, `ttl` and channel → `<offset> <epoch> <attempts> [<head>]`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -102,9 +102,13 @@ impl Cursors {
     ) -> redis::Cmd {
         let mut call = STORE.call(device.as_str());
         call.arg(generation.0).arg(self.ttl_ms.load(Ordering::Relaxed));
-        for CursorWrite { channel, cursor: Cursor { position, attempts }, .. } in writes {
-            call.arg(channel.as_str()).arg(position.offset.to_string());
-            call.arg(position.epoch.to_string()).arg(*attempts);
+        for CursorWrite { channel, cursor: Cursor { position, attempts, head }, .. } in writes {
+            call.arg(channel.as_str()).arg(position.offset.to_string()).arg(position.epoch.to_string());
+            match head {
+                // The script takes what follows the offset as it is.
+                Some(head) => call.arg(format!("{attempts} {head}")),
+                None => call.arg(*attempts),
+            };
         }
         call
     }
@@ -123,5 +127,22 @@ fn parse(value: &str) -> Option<Cursor> {
     let offset = parts.next()?.parse().ok()?;
     let epoch = parts.next()?.parse().ok()?;
     let attempts = parts.next()?.parse().ok()?;
-    Some(Cursor { position: Position { offset, epoch }, attempts })
+    let head = parts.next().map(str::parse).transpose().ok()?;
+    Some(Cursor { position: Position { offset, epoch }, attempts, head })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Epoch, Offset};
+
+    #[test]
+    fn cursors_are_read_with_and_without_the_message_that_was_tried() {
+        let position = Position { offset: Offset { ms: 5, seq: 1 }, epoch: Epoch(0x12ab) };
+        let head = Some(Offset { ms: 7, seq: 0 });
+        let with_head = Cursor { position, attempts: 2, head };
+        assert_eq!(parse("5-1 00000000000012ab 2 7-0"), Some(with_head));
+        assert_eq!(parse("5-1 00000000000012ab 2"), Some(Cursor { head: None, ..with_head }));
+        assert_eq!(parse("5-1 00000000000012ab 2 seven"), None);
+    }
 }

@@ -132,6 +132,31 @@ async fn entries_that_were_all_withdrawn_move_the_position() {
     assert_eq!(rig.open(0, &room).await.last, withdrawn);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_crowded_live_channel_is_thinned_for_all_alike_and_in_the_ring() {
+    let mut rig = Rig::new(&[100, 100]);
+    let room = stream("1");
+    rig.thin(2);
+    let start = rig.open(0, &room).await.last;
+    rig.open(1, &room).await;
+    let added = rig.add_unheard(&room, 5).await;
+    rig.dirty.mark([room.clone()]);
+    let batch = rig.live(0).await;
+    let seen =
+        |batch: &Arc<Batch>| -> Vec<bool> { batch.items.iter().map(|item| item.message.is_some()).collect() };
+    assert_eq!(offsets(&batch), added, "their places stay: nothing is missing");
+    assert_eq!(seen(&batch), [true, true, false, false, false], "a burst of one second");
+    assert_eq!(seen(&rig.live(1).await), seen(&batch));
+    assert_eq!(seen(&rig.read(0, &room, start).await), seen(&batch), "whoever lags gets no more");
+    let tenant = crate::domain::TenantId::parse("test").unwrap();
+    let skipped = &rig.metrics.tenant(&tenant).entries_skipped;
+    assert_eq!(skipped.of(crate::telemetry::Skip::Thinned).get(), 3);
+    tokio::time::advance(Duration::from_millis(500)).await;
+    rig.add_unheard(&room, 2).await;
+    rig.dirty.mark([room.clone()]);
+    assert_eq!(seen(&rig.live(0).await), [true, false], "half a second later one more goes");
+}
+
 // ---- pages -------------------------------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ use super::super::hub::{HubChannel, Member};
 use super::State;
 use crate::delivery::{Request, SessionEvent};
 use crate::domain::Offset;
+use crate::session::subscription::Room;
 
 impl State {
     /// A subscription takes part in its channel; it goes on at once where that is open.
@@ -74,12 +75,12 @@ impl State {
         if seat.leaving {
             return;
         }
-        let room = seat.room();
-        seat.held |= room == 0;
+        let room = Room { bytes: seat.room(), blocked: seat.is_blocked() };
+        seat.held |= room.bytes == 0;
         let Some(subscription) = seat.session.sub_mut(sub) else { return };
-        let position = self.hub.get(&subscription.channel.stream).and_then(HubChannel::position);
-        if let Some(position) = position {
-            subscription.pursue(sub, position, room, &mut self.fx);
+        let reach = self.hub.get(&subscription.channel.stream).and_then(HubChannel::reach);
+        if let Some(reach) = reach {
+            subscription.pursue(sub, reach, room, &mut self.fx);
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::hub::Member;
-use super::super::seat::{Now, SharedFrames};
+use super::super::seat::{Now, Seat, SharedFrames};
 use super::State;
 use crate::delivery::{Batch, Channel, Delivery};
 use crate::domain::{Offset, StreamKey};
@@ -18,7 +18,7 @@ impl State {
             Delivery::Live(batch) => self.on_live(&batch),
             Delivery::Opened { stream, tail: Ok(tail) } => {
                 let Some(held) = self.hub.get_mut(&stream) else { return };
-                held.open = Some(tail);
+                held.opened(tail);
                 let members = held.members.clone();
                 self.each_member(&stream, &members, |state, at, sub| {
                     let subscription = state.seats[at].session.sub_mut(sub).expect("each_member found it");
@@ -56,7 +56,7 @@ impl State {
     /// The walk over the subscribers: nothing here allocates, encodes or locks once a subscriber.
     fn on_live(&mut self, batch: &Arc<Batch>) {
         let Some(held) = self.hub.get_mut(&batch.stream) else { return };
-        held.advance(batch.until, batch.epoch);
+        held.take(batch);
         let channel = held.channel.clone();
         let now = self.now();
         let delay = now.clock_ms.saturating_sub(batch.until.ms);
@@ -79,7 +79,7 @@ impl State {
     fn offer(&mut self, member: Member, shared: &mut Shared<'_>, now: Now) {
         let (at, sub) = (member.seat as usize, member.sub as usize);
         let Some(seat) = self.seats.get_mut(at) else { return };
-        let moment = Moment { now: now.instant, clock_ms: now.clock_ms, room: seat.room() };
+        let moment = moment(seat, now);
         let Some(subscription) = seat.session.sub_mut(sub) else { return };
         subscription.on_live(sub, shared.batch, moment, &mut self.fx);
         let due = subscription.due_soon(now.instant);
@@ -96,6 +96,8 @@ impl State {
     fn on_page(&mut self, after: Offset, batch: &Arc<Batch>, waiting: &[Member]) {
         let Some(held) = self.hub.get(&batch.stream) else { return };
         let channel = held.channel.clone();
+        let conflated = held.conflated(batch);
+        let batch = conflated.as_ref().unwrap_or(batch);
         let now = self.now();
         let mut shared =
             Shared { batch, channel: &channel, frames: SharedFrames::default(), sent: 0, bytes: 0 };
@@ -103,7 +105,7 @@ impl State {
             if state.seats[at].leaving {
                 return;
             }
-            let moment = Moment { now: now.instant, clock_ms: now.clock_ms, room: state.seats[at].room() };
+            let moment = moment(&state.seats[at], now);
             let subscription = state.seats[at].session.sub_mut(sub).expect("each_member found it");
             subscription.on_page(sub, after, batch, moment, &mut state.fx);
             let due = subscription.due_soon(now.instant);
@@ -146,6 +148,10 @@ impl State {
             }
         }
     }
+}
+
+fn moment(seat: &Seat, now: Now) -> Moment {
+    Moment { now: now.instant, clock_ms: now.clock_ms, room: seat.room(), session: seat.session.id }
 }
 
 /// What the walk over the subscribers of one batch shares.

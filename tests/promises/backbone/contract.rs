@@ -312,7 +312,8 @@ fn device(name: &str) -> CursorKey {
 }
 
 fn cursor(ms: u64, seq: u64, attempts: u8) -> Cursor {
-    Cursor { position: Position { offset: Offset { ms, seq }, epoch: Epoch(0xe) }, attempts }
+    let head = (attempts > 0).then(|| Offset { ms, seq }.next());
+    Cursor { position: Position { offset: Offset { ms, seq }, epoch: Epoch(0xe) }, attempts, head }
 }
 
 fn write(device: &CursorKey, generation: Generation, channel: &str, cursor: Cursor) -> CursorWrite {

@@ -1,5 +1,6 @@
 -- KEYS[1] a device's cursors. ARGV: generation, time to live in milliseconds where the hash knows
--- none, then channel, offset, epoch and attempts of each cursor.
+-- none, then channel, offset, epoch and attempts of each cursor; with the attempts, after a space, may
+-- stand the message that they are about.
 -- Answers 0 when a newer generation owns the device, else 1.
 
 -- 64-bit numbers do not fit Lua's doubles, so digits are compared as text: the longer is larger.

@@ -28,6 +28,7 @@ pub(super) struct Rig {
     feed: FeedHandle,
     shards: Vec<mpsc::Receiver<Delivery>>,
     retention: Retention,
+    most: Option<u32>,
     _running: (DropGuard, JoinHandle<()>),
 }
 
@@ -54,7 +55,8 @@ impl Rig {
         let running = Feed::spawn(links, options, cancel.clone());
         let retention = NamespaceRules::log("room").retention;
         let (feed, task) = running;
-        Self { probe, dirty, metrics, feed, shards, retention, _running: (cancel.drop_guard(), task) }
+        let running = (cancel.drop_guard(), task);
+        Self { probe, dirty, metrics, feed, shards, retention, most: None, _running: running }
     }
 
     /// Channels opened from now on keep so much.
@@ -62,10 +64,17 @@ impl Rig {
         self.retention = Retention { max_len, max_age_ms: max_age.as_millis() as u64, max_bytes: None };
     }
 
+    /// Channels opened from now on deliver so many messages a second at most.
+    pub(super) fn thin(&mut self, most: u32) {
+        self.most = Some(most);
+    }
+
     fn channel(&self, stream: &StreamKey) -> Arc<Channel> {
         let tenant = TenantId::parse("test").unwrap();
         let metrics = self.metrics.tenant(&tenant);
-        let rules = Arc::new(NamespaceRules { retention: self.retention, ..NamespaceRules::log("room") });
+        let (retention, max_per_subscriber_per_s) = (self.retention, self.most);
+        let rules = NamespaceRules { retention, max_per_subscriber_per_s, ..NamespaceRules::log("room") };
+        let rules = Arc::new(rules);
         let (name, stream) = (ChannelName::parse("room:1").unwrap(), stream.clone());
         Arc::new(Channel { tenant, name, stream, rules, max_payload: 1_000, metrics })
     }
