@@ -8,6 +8,7 @@ pub mod dead_letters;
 pub mod feed;
 mod outlet;
 mod pages;
+pub mod queues;
 mod ring;
 
 pub use batch::{Batch, Channel, Item};

@@ -22,6 +22,7 @@ use crate::backbone::redis::{RedisBackbone, RedisConfig};
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError};
 use crate::config::{BackboneConfig, Config, Wake, connection_limit, raise_file_limit};
+use crate::delivery::queues::{QueueOptions, Queues};
 use crate::delivery::{Delivery, Feed, FeedOptions, ShardId};
 use crate::directory::{Directory, Order};
 use crate::domain::NodeId;
@@ -145,6 +146,16 @@ impl Node {
             (0..count).map(|_| mpsc::channel::<Delivery>(SHARD_QUEUE)).unzip();
         let (to_orders, orders): (Vec<_>, Vec<_>) =
             (0..count).map(|_| mpsc::channel::<Order<Session>>(ORDER_QUEUE)).unzip();
+        let (queues, task) = Queues::spawn(
+            contract.clone(),
+            config.node.id.clone(),
+            dirty.clone(),
+            metrics.clone(),
+            QueueOptions::default(),
+            to_shards.clone(),
+            stop.clone(),
+        );
+        own(&mut tasks, task);
         let (feed, task) =
             Feed::spawn(contract.clone(), dirty, metrics.clone(), options, to_shards, stop.clone());
         own(&mut tasks, task);
@@ -164,6 +175,7 @@ impl Node {
             node: config.node.id.clone(),
             backbone: contract,
             feed,
+            queues,
             directory,
             tenants: Arc::new(Tenants::from_config(config)),
             resume,

@@ -4,7 +4,6 @@
 //! gateway reach it through bounded queues; guest code never runs here.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backbone::Backbone;
+use crate::delivery::queues::{self, QueuesHandle};
 use crate::delivery::{Delivery, FeedHandle, Request, ShardId};
 use crate::directory::{Directory, Order};
 use crate::domain::NodeId;
@@ -33,12 +33,14 @@ mod errands;
 pub mod gate;
 mod http;
 mod hub;
+mod line;
 mod perform;
 mod seat;
 mod state;
 
 use errands::{DEAD_LETTERS_A_SECOND, Errand};
 use gate::Gate;
+use line::Line;
 use state::State;
 
 /// What a shard needs of the node.
@@ -52,6 +54,8 @@ pub struct Env {
     pub backbone: Arc<dyn Backbone>,
     /// New entries and pages.
     pub feed: FeedHandle,
+    /// Work to be shared.
+    pub queues: QueuesHandle,
     /// Who is where on this node.
     pub directory: Directory<Session>,
     /// The tenants.
@@ -100,8 +104,8 @@ struct Shard {
     state: RefCell<State>,
     /// One buffer for the reads of all sockets.
     buffer: RefCell<Vec<u8>>,
-    asks: RefCell<VecDeque<Request>>,
-    asked: Notify,
+    asks: Line<Request>,
+    tells: Line<queues::Request>,
     store_now: Notify,
     requests: Cell<usize>,
     /// Dead letters written in the current second.
@@ -116,8 +120,8 @@ impl Shard {
         let shard = Rc::new(Self {
             state: RefCell::new(State::new(env.id, env.backbone.clock(), env.metrics.clone())),
             buffer: RefCell::new(vec![0; 64 * 1024]),
-            asks: RefCell::default(),
-            asked: Notify::new(),
+            asks: Line::default(),
+            tells: Line::default(),
             store_now: Notify::new(),
             requests: Cell::new(0),
             buried: Cell::new((0, 0)),
@@ -125,7 +129,7 @@ impl Shard {
             env,
         });
         let accepting = tokio::task::spawn_local(shard.clone().accept(listener));
-        let asking = tokio::task::spawn_local(shard.clone().keep_asking());
+        let talking = tokio::task::spawn_local(shard.clone().keep_talking());
         let storing = tokio::task::spawn_local(shard.clone().keep_storing_cursors());
 
         let mut delivered = Vec::new();
@@ -153,7 +157,9 @@ impl Shard {
         shard.tasks.close();
         // Connections that do not hang up in time are cut with the runtime.
         let _ = timeout(DRAIN, shard.tasks.wait()).await;
-        asking.abort();
+        talking.abort();
+        // What clients have done must not be done again elsewhere.
+        let _ = timeout(DRAIN, shard.tells.flush(&shard.env.queues)).await;
         Ok(shard.tasks.len())
     }
 
@@ -210,24 +216,9 @@ impl Shard {
         }
     }
 
-    /// Asks the feed, in order. The list is bounded by the sessions: each has few requests at a time.
-    fn ask(&self, request: Request) {
-        self.asks.borrow_mut().push_back(request);
-        self.asked.notify_one();
-    }
-
-    async fn keep_asking(self: Rc<Self>) {
-        loop {
-            let next = self.asks.borrow_mut().pop_front();
-            match next {
-                Some(request) => {
-                    if self.env.feed.send(request).await.is_err() {
-                        return;
-                    }
-                }
-                None => self.asked.notified().await,
-            }
-        }
+    /// Hands on what the state asks of the feed and tells the queues, in order.
+    async fn keep_talking(self: Rc<Self>) {
+        tokio::join!(self.asks.forward(&self.env.feed), self.tells.forward(&self.env.queues));
     }
 
     /// Whether one more dead letter may be written in this second.

@@ -22,6 +22,8 @@ pub enum Reason {
     UnknownNamespace,
     /// The channel's key holds something else than a stream.
     WrongType,
+    /// An entry of a queue whose payload is larger than allowed.
+    TooLarge,
     /// The queue stayed full.
     Full,
     /// The backbone refused it otherwise.
@@ -37,6 +39,7 @@ impl Reason {
             Self::BadChannel => "bad_channel",
             Self::UnknownNamespace => "unknown_namespace",
             Self::WrongType => "wrong_type",
+            Self::TooLarge => "too_large",
             Self::Full => "full",
             Self::Refused => "refused",
         }
@@ -75,6 +78,16 @@ impl DeadLetter {
         letter.say("offset", message.offset.to_string());
         letter.say("reason", reason.word());
         letter.keep(&message.clone().into_fields());
+        letter
+    }
+
+    /// An entry of a channel that makes no message, where it must not stay.
+    pub fn of_raw(channel: &ChannelName, entry: &RawEntry, reason: Reason) -> Self {
+        let mut letter = Self { fields: Vec::with_capacity(12) };
+        letter.say("channel", channel.as_str().to_owned());
+        letter.say("offset", entry.offset.to_string());
+        letter.say("reason", reason.word());
+        letter.keep(&entry.fields);
         letter
     }
 

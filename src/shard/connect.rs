@@ -176,6 +176,7 @@ impl Shard {
         if !is_anonymous(identity) {
             *session.identity = identity.clone();
             session.drop_forbidden();
+            self.give_work_up(&mut session, true);
         }
         Some(session)
     }

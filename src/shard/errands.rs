@@ -10,10 +10,10 @@ use tokio::time::{sleep, timeout};
 
 use super::Shard;
 use super::seat::Link;
-use super::state::Place;
+use super::state::{Place, worker_id};
 use crate::backbone::backoff::Backoff;
 use crate::backbone::{BackboneError, CursorWrite, Range, Stored, one};
-use crate::delivery::Request;
+use crate::delivery::{Request, queues};
 use crate::delivery::dead_letters::{DeadLetter, Reason};
 use crate::domain::{ChannelName, CloseReason, Offset, Publication, RawEntry, StreamKey};
 use crate::protocol::{ErrorCode, Payload, RequestId, ServerFrame};
@@ -26,6 +26,8 @@ use crate::transport::outbox::Flush;
 pub(super) enum Errand {
     /// Ask the feed. These stay in order.
     Ask(Request),
+    /// Tell the queues. These stay in order.
+    Tell(queues::Request),
     /// Store cursors soon, not at the next tick.
     StoreCursors,
     /// Store the cursor of a subscription that ended.
@@ -80,7 +82,8 @@ impl Shard {
     pub(super) fn start(self: &Rc<Self>, errand: Errand) {
         let shard = self.clone();
         match errand {
-            Errand::Ask(request) => self.ask(request),
+            Errand::Ask(request) => self.asks.push(request),
+            Errand::Tell(request) => self.tells.push(request),
             Errand::StoreCursors => self.store_now.notify_one(),
             Errand::StoreCursor(write) => self.spawn(async move {
                 // If that fails the cursor stays behind: what was acknowledged comes again.
@@ -353,8 +356,18 @@ impl Shard {
         self.env.directory.forget(session.id, self.env.id).await;
     }
 
-    /// Stores the cursors of a session that sits nowhere.
+    /// Tells queues the last words of workers that a session has no more.
+    pub(super) fn give_work_up(&self, session: &mut Session, only_forbidden: bool) {
+        let worker = worker_id(session);
+        for (channel, word) in session.give_work_up(only_forbidden) {
+            let stream = channel.stream.clone();
+            self.tells.push(queues::Request::Tell { stream, worker, word });
+        }
+    }
+
+    /// Stores the cursors of a session that sits nowhere and ends, and gives back what it works on.
     pub(super) async fn store_last(&self, session: &mut Session) {
+        self.give_work_up(session, false);
         let writes: Vec<_> = unstored(session).into_iter().map(|(_, write)| write).collect();
         if !writes.is_empty() {
             let answers = self.env.backbone.store_cursors(&writes).await;

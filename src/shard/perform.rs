@@ -52,6 +52,9 @@ impl State {
             }
             Effect::Join { sub } => self.join(at, sub),
             Effect::Leave { sub } => self.leave(at, sub),
+            Effect::JoinQueue { worker } => self.join_queue(at, worker),
+            Effect::LeaveQueue { worker } => self.leave_queue(at, worker),
+            Effect::Tell { worker, word } => self.tell(at, worker, word),
             Effect::Read { sub, after } => self.read(at, sub, after),
             Effect::CursorMoved { .. } => self.mark_unstored(at),
             Effect::StoreStart { sub } => {
@@ -89,9 +92,21 @@ impl State {
 
     /// Counts what a frame tells.
     fn note(&self, at: usize, frame: &ServerFrame) {
-        if let ServerFrame::Gap { channel, after, reason, .. } = frame {
-            let tenant = &self.seats[at].session.tenant.id;
-            events::gap(&self.metrics.tenant(tenant), tenant, channel, *after, (*reason).into());
+        let session = &self.seats[at].session;
+        match frame {
+            ServerFrame::Gap { channel, after, reason, .. } => {
+                let tenant = &session.tenant.id;
+                events::gap(&self.metrics.tenant(tenant), tenant, channel, *after, (*reason).into());
+            }
+            // Messages that come this way are a queue's.
+            ServerFrame::Message { channel, message, attempt } => {
+                let Some(worker) = session.worker_of(channel).and_then(|at| session.worker(at)) else { return };
+                let metrics = &worker.channel.metrics;
+                metrics.messages_delivered.inc();
+                metrics.message_bytes_delivered.inc_by(message.data.len() as u64);
+                metrics.redeliveries.inc_by(u64::from(*attempt > 1));
+            }
+            _ => {}
         }
     }
 }

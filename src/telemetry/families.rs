@@ -172,6 +172,12 @@ families! {
         |m, out| out.tenants_labelled(m, "reason", |t| &t.entries_skipped);
     Counter "publishes" "Publications, once a target channel"
         |m, out| out.publishes(m);
+    Gauge "work_held" "Entries of queues that this node holds for its sessions"
+        |m, out| out.tenants(m, |t| &t.work_held);
+    Counter "work_finished" "Entries of queues finished through this node"
+        |m, out| out.tenants(m, |t| &t.work_finished);
+    Counter "work_returned" "Entries of queues that this node gave back"
+        |m, out| out.tenants(m, |t| &t.work_returned);
     Histogram "delivery_delay_seconds" "From an entry's offset to its fan-out, once a batch"
         |m, out| out.tenants(m, |t| &t.delivery_delay);
     Counter "feed_read_entries" "Entries the feed read"

@@ -120,6 +120,12 @@ pub struct TenantMetrics {
     pub entries_skipped: Labelled<Skip, Counter>,
     /// Publications, once a target channel.
     pub publishes: Labelled<Via, Labelled<PublishOutcome, Counter>>,
+    /// Entries of queues that this node holds.
+    pub work_held: Gauge,
+    /// Entries of queues that were finished through this node.
+    pub work_finished: Counter,
+    /// Entries of queues that this node gave back.
+    pub work_returned: Counter,
     /// From an entry's offset to its fan-out, once a batch.
     pub delivery_delay: Histogram,
 }
@@ -142,6 +148,9 @@ impl Default for TenantMetrics {
             dead_letters: Labelled::default(),
             entries_skipped: Labelled::default(),
             publishes: Labelled::default(),
+            work_held: Gauge::default(),
+            work_finished: Counter::default(),
+            work_returned: Counter::default(),
             delivery_delay: Histogram::new(DELAY_BOUNDS),
         }
     }
