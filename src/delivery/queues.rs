@@ -211,12 +211,17 @@ impl Queues {
                 if !self.queues.contains_key(&stream) {
                     self.open(&stream);
                 }
-                let queue = self.queues.entry(stream.clone()).or_insert_with(|| Queue::new(channel, attempts));
+                let queue =
+                    self.queues.entry(stream.clone()).or_insert_with(|| Queue::new(channel, attempts));
                 queue.join(worker, shard, attempts);
                 if let Phase::Open(epoch) = queue.phase {
                     let channel = Ok((queue.channel.clone(), epoch));
                     let stream = stream.clone();
-                    self.outlets[usize::from(shard.0)].answer(Delivery::QueueOpened { stream, worker, channel });
+                    self.outlets[usize::from(shard.0)].answer(Delivery::QueueOpened {
+                        stream,
+                        worker,
+                        channel,
+                    });
                 }
                 stream
             }
@@ -244,7 +249,11 @@ impl Queues {
                 queue.marked = true;
                 for (worker, shard) in queue.workers() {
                     let (stream, channel) = (stream.clone(), Ok((queue.channel.clone(), epoch)));
-                    self.outlets[usize::from(shard.0)].answer(Delivery::QueueOpened { stream, worker, channel });
+                    self.outlets[usize::from(shard.0)].answer(Delivery::QueueOpened {
+                        stream,
+                        worker,
+                        channel,
+                    });
                 }
                 Some(stream)
             }
@@ -253,7 +262,11 @@ impl Queues {
                 let queue = self.queues.get_mut(&stream)?;
                 for (worker, shard) in queue.workers() {
                     let (stream, channel) = (stream.clone(), Err(error.clone()));
-                    self.outlets[usize::from(shard.0)].answer(Delivery::QueueOpened { stream, worker, channel });
+                    self.outlets[usize::from(shard.0)].answer(Delivery::QueueOpened {
+                        stream,
+                        worker,
+                        channel,
+                    });
                 }
                 queue.dismiss();
                 self.close(&stream);
@@ -307,9 +320,10 @@ impl Queues {
         self.letters = DEAD_LETTERS_A_SECOND;
         let now = Instant::now();
         let linger = self.options.linger;
-        let over = self.queues.iter_mut().filter_map(|(stream, queue)| {
-            queue.is_over(now, linger).then(|| stream.clone())
-        });
+        let over = self
+            .queues
+            .iter_mut()
+            .filter_map(|(stream, queue)| queue.is_over(now, linger).then(|| stream.clone()));
         for stream in over.collect::<Vec<_>>() {
             self.close(&stream);
         }
@@ -332,13 +346,16 @@ impl Queues {
     fn go_on(&mut self, stream: &StreamKey) {
         let Some(queue) = self.queues.get_mut(stream) else { return };
         let outlets = &mut self.outlets;
-        while let Some((worker, shard, task)) = queue.deal(|shard| !outlets[usize::from(shard.0)].is_blocked()) {
+        while let Some((worker, shard, task)) =
+            queue.deal(|shard| !outlets[usize::from(shard.0)].is_blocked())
+        {
             let stream = stream.clone();
             outlets[usize::from(shard.0)].answer(Delivery::Task { stream, worker, task });
         }
         let Some(plan) = queue.plan(Instant::now(), self.options.lease, self.letters) else { return };
         self.letters -= plan.letters.len();
-        let turn = Turn::new(self.backbone.clone(), queue.group.clone(), self.node.as_str(), self.options.lease);
+        let turn =
+            Turn::new(self.backbone.clone(), queue.group.clone(), self.node.as_str(), self.options.lease);
         let stream = stream.clone();
         let id = self.side.spawn(async move { Done::Turned(stream, turn.run(plan).await) }).id();
         queue.set_busy(id);

@@ -309,14 +309,7 @@ impl Session {
         }
     }
 
-    fn nack(
-        &mut self,
-        channel: &ChannelName,
-        offset: Offset,
-        due: Instant,
-        now: Instant,
-        fx: &mut Effects,
-    ) {
+    fn nack(&mut self, channel: &ChannelName, offset: Offset, due: Instant, now: Instant, fx: &mut Effects) {
         if let Some(worker) = self.worker_of(channel) {
             return self.nack_task(worker, offset, due, now, fx);
         }

@@ -307,3 +307,6 @@ impl Worker {
         Word::Leave(held.map(|held| held.held()).collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,9 +12,9 @@ use super::Shard;
 use super::seat::Link;
 use super::state::{Place, worker_id};
 use crate::backbone::backoff::Backoff;
-use crate::backbone::{BackboneError, CursorWrite, Range, Stored, one};
-use crate::delivery::{Request, queues};
+use crate::backbone::{Addition, BackboneError, CursorWrite, Once, Range, Stored, one};
 use crate::delivery::dead_letters::{DeadLetter, Reason};
+use crate::delivery::{Request, queues};
 use crate::domain::{ChannelName, CloseReason, Offset, Publication, RawEntry, StreamKey};
 use crate::protocol::{ErrorCode, Payload, RequestId, ServerFrame};
 use crate::session::Session;
@@ -153,9 +153,14 @@ impl Shard {
         let Some((tenant, user, session)) = self.whose(place) else { return done(id) };
         message.user = Some(user);
         message.session = Some(session);
-        let dedupe = message.id.clone();
+        let once = message.id.clone().map(Once::Id);
         let stream = StreamKey::channel(&tenant, &channel);
-        let appended = self.env.backbone.append(&stream, message.into_fields(), dedupe.as_deref()).await;
+        let refuse_at = self.with(|state| {
+            let session = &state.seats[state.at(place)?].session;
+            session.tenant.rules(channel.namespace())?.refuse_at()
+        });
+        let addition = Addition { stream, fields: message.into_fields(), once, refuse_at };
+        let appended = one(self.env.backbone.append_all(&[addition]).await);
         let metrics = self.env.metrics.tenant(&tenant);
         let outcome = publish_outcome(&appended);
         events::published(&metrics, &tenant, &channel, Via::Client, outcome);

@@ -100,7 +100,9 @@ impl State {
             }
             // Messages that come this way are a queue's.
             ServerFrame::Message { channel, message, attempt } => {
-                let Some(worker) = session.worker_of(channel).and_then(|at| session.worker(at)) else { return };
+                let Some(worker) = session.worker_of(channel).and_then(|at| session.worker(at)) else {
+                    return;
+                };
                 let metrics = &worker.channel.metrics;
                 metrics.messages_delivered.inc();
                 metrics.message_bytes_delivered.inc_by(message.data.len() as u64);

@@ -338,7 +338,12 @@ impl Queue {
     }
 
     /// A turn is over. Whose tasks went to somebody else meanwhile.
-    pub(super) fn turned(&mut self, turned: Turned, clock_ms: u64, now: Instant) -> Vec<(WorkerId, ShardId, Offset)> {
+    pub(super) fn turned(
+        &mut self,
+        turned: Turned,
+        clock_ms: u64,
+        now: Instant,
+    ) -> Vec<(WorkerId, ShardId, Offset)> {
         self.busy = None;
         if turned.error.as_ref().is_some_and(BackboneError::is_retryable) {
             self.retry_at = now + self.backoff.delay();
@@ -403,7 +408,14 @@ impl Queue {
             Err(why) => self.refuse(&entry, &why),
             Ok(message) if message.is_expired(clock_ms) => {
                 let Channel { metrics, tenant, name, .. } = &*self.channel;
-                events::entry_skipped(metrics, tenant, name, offset, Skip::Expired, &"its time to live is over");
+                events::entry_skipped(
+                    metrics,
+                    tenant,
+                    name,
+                    offset,
+                    Skip::Expired,
+                    &"its time to live is over",
+                );
                 self.finish(offset);
             }
             Ok(message) if attempts >= self.attempts => self.give_up(&message, attempts),
@@ -458,3 +470,6 @@ impl Queue {
         self.busy.is_none() && matches!(self.phase, Phase::Open(_)) && !self.is_idle()
     }
 }
+
+#[cfg(test)]
+mod tests;

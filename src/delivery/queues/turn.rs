@@ -96,7 +96,9 @@ impl Turn {
             let kept = self.backbone.keep(&self.group, &self.consumer, &plan.keep[..some]).await;
             let kept = heard(kept, turned)?;
             let asked = plan.keep.drain(..some).map(|held| held.offset);
-            turned.lost.extend(asked.filter(|offset| kept.as_ref().is_some_and(|kept| !kept.contains(offset))));
+            turned
+                .lost
+                .extend(asked.filter(|offset| kept.as_ref().is_some_and(|kept| !kept.contains(offset))));
         }
         if plan.take > 0 {
             let (group, consumer) = (self.group.clone(), self.consumer.clone());

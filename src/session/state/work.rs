@@ -37,8 +37,9 @@ impl Session {
 
     /// The number of the worker at a channel.
     pub fn worker_of(&self, channel: &ChannelName) -> Option<usize> {
-        let is_it =
-            |worker: &Option<Box<Worker>>| worker.as_ref().is_some_and(|worker| worker.channel.name == *channel);
+        let is_it = |worker: &Option<Box<Worker>>| {
+            worker.as_ref().is_some_and(|worker| worker.channel.name == *channel)
+        };
         self.workers.iter().position(is_it)
     }
 
@@ -93,7 +94,14 @@ impl Session {
     }
 
     /// A `nack` of one task.
-    pub(super) fn nack_task(&mut self, at: usize, offset: Offset, due: Instant, now: Instant, fx: &mut Effects) {
+    pub(super) fn nack_task(
+        &mut self,
+        at: usize,
+        offset: Offset,
+        due: Instant,
+        now: Instant,
+        fx: &mut Effects,
+    ) {
         let Some(worker) = self.worker_mut(at) else { return };
         if worker.nack(at, offset, due, now, fx).is_err() {
             not_held("nack", &worker.channel.name.clone(), offset, fx);
