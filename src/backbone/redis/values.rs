@@ -1,5 +1,7 @@
 //! From the client library's values to the words of the contract. Bytes are moved, never copied.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use redis::Value;
 
@@ -39,6 +41,20 @@ fn two_by_two(items: Vec<Value>) -> impl Iterator<Item = (Value, Value)> {
     std::iter::from_fn(move || Some((items.next()?, items.next()?)))
 }
 
+/// A whole number.
+pub(super) fn count(value: Value, command: &str) -> Result<u64, BackboneError> {
+    match checked(value)? {
+        Value::Int(number) => u64::try_from(number).map_err(|_| unexpected(command)),
+        _ => Err(unexpected(command)),
+    }
+}
+
+/// A length of time as Redis wants it.
+pub(super) fn milliseconds(time: Duration) -> u64 {
+    // Beyond a signed number Redis takes it for an error.
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(1 << 52)
+}
+
 /// A stream id.
 pub(super) fn offset(value: &Value) -> Option<Offset> {
     match value {
@@ -53,7 +69,8 @@ pub(super) fn entries(value: Value) -> Result<Vec<RawEntry>, BackboneError> {
     array(value, "XRANGE")?.into_iter().map(|item| entry(item).ok_or_else(|| unexpected("XRANGE"))).collect()
 }
 
-fn entry(value: Value) -> Option<RawEntry> {
+/// One entry: its id and its fields.
+pub(super) fn entry(value: Value) -> Option<RawEntry> {
     let Value::Array(parts) = value else { return None };
     let mut parts = parts.into_iter();
     let offset = offset(&parts.next()?)?;
@@ -94,12 +111,12 @@ pub(super) fn stream_info(value: Value) -> Result<Option<StreamInfo>, BackboneEr
     let (mut has_length, mut has_last) = (false, false);
     for (name, value) in pairs(value, "XINFO STREAM")? {
         match text(name)?.as_str() {
-            "length" => (info.length, has_length) = (number(&value)?, true),
+            "length" => (info.length, has_length) = (count(value, "XINFO STREAM")?, true),
             "last-generated-id" => {
                 let last = offset(&value).ok_or_else(|| unexpected("XINFO STREAM"))?;
                 (info.last, has_last) = (last, true);
             }
-            "entries-added" => info.added = Some(number(&value)?),
+            "entries-added" => info.added = Some(count(value, "XINFO STREAM")?),
             "first-entry" => info.first_entry = entry_offset(&value),
             "last-entry" => info.last_entry = entry_offset(&value),
             _ => {}
@@ -107,13 +124,6 @@ pub(super) fn stream_info(value: Value) -> Result<Option<StreamInfo>, BackboneEr
     }
     // Proofs rest on these two: an answer without them proves nothing and must not pass for zeros.
     if has_length && has_last { Ok(Some(info)) } else { Err(unexpected("XINFO STREAM")) }
-}
-
-fn number(value: &Value) -> Result<u64, BackboneError> {
-    match value {
-        Value::Int(number) => u64::try_from(*number).map_err(|_| unexpected("XINFO STREAM")),
-        _ => Err(unexpected("XINFO STREAM")),
-    }
 }
 
 fn entry_offset(value: &Value) -> Option<Offset> {
