@@ -1,6 +1,7 @@
 //! What a node serves beside its clients: publishing, the admin listener, and RESP for backends.
 
 pub mod admin;
+pub mod dead_letters;
 #[cfg(test)]
 mod fake;
 pub mod health;

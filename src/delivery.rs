@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod dead_letters;
 pub mod feed;
+pub mod ingress;
 mod outlet;
 mod pages;
 pub mod queues;
@@ -13,4 +14,5 @@ mod ring;
 
 pub use batch::{Batch, Channel, Item};
 pub use feed::{Feed, FeedHandle, FeedOptions, Request};
+pub use ingress::{Ingress, IngressOptions};
 pub use outlet::{Delivery, ShardId};

@@ -23,7 +23,7 @@ use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError};
 use crate::config::{BackboneConfig, Config, Wake, connection_limit, raise_file_limit};
 use crate::delivery::queues::{QueueOptions, Queues};
-use crate::delivery::{Delivery, Feed, FeedOptions, ShardId};
+use crate::delivery::{Delivery, Feed, FeedOptions, Ingress, IngressOptions, ShardId};
 use crate::directory::{Directory, Order};
 use crate::domain::NodeId;
 use crate::domain::keys::SECRET_KEY;
@@ -157,7 +157,7 @@ impl Node {
         );
         own(&mut tasks, task);
         let (feed, task) =
-            Feed::spawn(contract.clone(), dirty, metrics.clone(), options, to_shards, stop.clone());
+            Feed::spawn(contract.clone(), dirty.clone(), metrics.clone(), options, to_shards, stop.clone());
         own(&mut tasks, task);
         let (directory, task) = Directory::spawn(to_orders, stop.clone());
         own(&mut tasks, task);
@@ -170,6 +170,17 @@ impl Node {
         let admin_api = Admin { health, metrics: metrics.clone(), token, hosts };
         tasks.spawn(serve_admin(admin_listener, admin_api, stop.clone()));
 
+        let tenants = Arc::new(Tenants::from_config(config));
+        let ingress = Ingress {
+            backbone: contract.clone(),
+            dirty,
+            tenants: tenants.clone(),
+            metrics: metrics.clone(),
+            node: config.node.id.clone(),
+            options: IngressOptions::default(),
+        };
+        own(&mut tasks, ingress.spawn(drain.clone()));
+
         let env = Env {
             id: ShardId(0),
             node: config.node.id.clone(),
@@ -177,7 +188,7 @@ impl Node {
             feed,
             queues,
             directory,
-            tenants: Arc::new(Tenants::from_config(config)),
+            tenants,
             resume,
             metrics,
             gate: Gate::new(limit.get()),

@@ -26,5 +26,9 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Token(args) => cli::token::run(&args),
         Command::Client(args) => cli::run_async(cli::client::run(args)),
         Command::Publish(args) => cli::run_async(cli::publish::run(args)),
+        Command::Dlq(args) => {
+            cli::dlq::check(&args)?;
+            cli::run_async(cli::dlq::run(args))
+        }
     }
 }

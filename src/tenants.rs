@@ -30,6 +30,11 @@ impl Tenants {
         self.snapshot().get(id).cloned()
     }
 
+    /// All tenants there are now.
+    pub fn all(&self) -> Vec<Arc<Tenant>> {
+        self.snapshot().values().cloned().collect()
+    }
+
     /// Puts these tenants in place of all there were. Connections accepted before keep theirs.
     pub fn replace(&self, tenants: impl IntoIterator<Item = Tenant>) {
         let map: Map =

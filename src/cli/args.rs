@@ -64,6 +64,9 @@ pub enum Command {
     /// Publish one message over HTTP.
     #[command(after_help = PUBLISH_EXAMPLES)]
     Publish(PublishArgs),
+    /// Look at dead letters, send them again, or remove them.
+    #[command(after_help = DLQ_EXAMPLES)]
+    Dlq(DlqArgs),
 }
 
 const DEV_EXAMPLES: &str = "\
@@ -298,6 +301,113 @@ pub struct PublishArgs {
     /// Print the answer as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+const DLQ_EXAMPLES: &str = "\
+Examples:
+  tidegate dlq list --key demo-key
+  tidegate dlq list --key demo-key --channel user:alice --json
+  tidegate dlq retry --key demo-key --offset 1763769600000-0
+  tidegate dlq retry --key demo-key --all --reason wrong_type
+  tidegate dlq purge --key demo-key --all --before 1763769600000-0 --yes
+
+A retry adds the message to its channel again, for everybody there, and then removes the letter.";
+
+/// What to do with dead letters.
+#[derive(Debug, Clone, Args)]
+pub struct DlqArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: DlqCommand,
+}
+
+/// What to do with dead letters.
+#[derive(Debug, Clone, Subcommand)]
+pub enum DlqCommand {
+    /// List them: the newest, in the order they were written.
+    List(DlqListArgs),
+    /// Send their messages again and remove them.
+    ///
+    /// Those that cannot be sent again stay, and the exit code is 1.
+    Retry(DlqSelectArgs),
+    /// Remove them.
+    Purge(DlqPurgeArgs),
+}
+
+/// Which node to ask, and as whom.
+#[derive(Debug, Clone, Args)]
+pub struct DlqNodeArgs {
+    /// The node.
+    #[arg(long, env = "TIDEGATE_URL", default_value = DEFAULT_URL)]
+    pub url: String,
+    /// The tenant's API key.
+    #[arg(long, env = "TIDEGATE_KEY", hide_env_values = true)]
+    pub key: Secret,
+    /// The tenant.
+    #[arg(long, default_value = DEFAULT_TENANT)]
+    pub tenant: TenantId,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which dead letters to list.
+#[derive(Debug, Clone, Args)]
+pub struct DlqListArgs {
+    /// The node.
+    #[command(flatten)]
+    pub node: DlqNodeArgs,
+    /// Only those of this channel.
+    #[arg(long)]
+    pub channel: Option<String>,
+    /// Only those with this reason: attempts, bad_entry, bad_channel, unknown_namespace, wrong_type,
+    /// full, refused.
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// At most so many.
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub limit: usize,
+    /// The newest before this one.
+    #[arg(long, value_name = "OFFSET", conflicts_with = "after")]
+    pub before: Option<Offset>,
+    /// The oldest after this one.
+    #[arg(long, value_name = "OFFSET")]
+    pub after: Option<Offset>,
+}
+
+/// Which dead letters are meant.
+#[derive(Debug, Clone, Args)]
+#[command(group = ArgGroup::new("which").args(["offsets", "all"]).required(true))]
+pub struct DlqSelectArgs {
+    /// The node.
+    #[command(flatten)]
+    pub node: DlqNodeArgs,
+    /// This one, by its offset among the dead letters. May be repeated.
+    #[arg(long = "offset", value_name = "OFFSET")]
+    pub offsets: Vec<Offset>,
+    /// All of them, or all that fit what else is said.
+    #[arg(long)]
+    pub all: bool,
+    /// Only those of this channel.
+    #[arg(long, requires = "all")]
+    pub channel: Option<String>,
+    /// Only those with this reason.
+    #[arg(long, requires = "all")]
+    pub reason: Option<String>,
+    /// Only those before this one.
+    #[arg(long, value_name = "OFFSET", requires = "all")]
+    pub before: Option<Offset>,
+}
+
+/// Which dead letters to remove.
+#[derive(Debug, Clone, Args)]
+pub struct DlqPurgeArgs {
+    /// Which.
+    #[command(flatten)]
+    pub select: DlqSelectArgs,
+    /// Really: needed with --all, because what is removed is gone.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";

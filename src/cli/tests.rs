@@ -240,3 +240,26 @@ fn a_private_key_of_another_pair_is_noticed() {
     let error = token(&flags).unwrap_err().to_string();
     assert!(error.contains("signature does not fit"), "{error}");
 }
+
+#[test]
+fn dlq_says_which_letters_and_removes_all_only_when_meant() {
+    let parsed = |line: &str| match command(line) {
+        Command::Dlq(args) => args,
+        other => panic!("{line} is {other:?}"),
+    };
+    let args = parsed("tidegate dlq list --key k --channel user:alice --limit 5");
+    assert!(matches!(&args.command, args::DlqCommand::List(args) if args.limit == 5));
+    let args = parsed("tidegate dlq retry --key k --offset 1-1 --offset 2-0");
+    assert!(matches!(&args.command, args::DlqCommand::Retry(args) if args.offsets.len() == 2));
+    for line in ["tidegate dlq purge --key k --all --yes", "tidegate dlq purge --key k --offset 1-1"] {
+        assert!(dlq::check(&parsed(line)).is_ok(), "{line}");
+    }
+    let error = dlq::check(&parsed("tidegate dlq purge --key k --all")).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("--yes"), "{error}");
+    for line in
+        ["tidegate dlq retry --key k", "tidegate dlq retry --key k --offset 1-1 --all", "tidegate dlq"]
+    {
+        assert_eq!(misuse(line).1, 2, "{line}");
+    }
+}

@@ -13,7 +13,7 @@ use super::seat::Link;
 use super::state::{Place, worker_id};
 use crate::backbone::backoff::Backoff;
 use crate::backbone::{Addition, BackboneError, CursorWrite, Once, Range, Stored, one};
-use crate::delivery::dead_letters::{DeadLetter, Reason};
+use crate::delivery::dead_letters::DeadLetter;
 use crate::delivery::{Request, queues};
 use crate::domain::{ChannelName, CloseReason, Offset, Publication, RawEntry, StreamKey};
 use crate::protocol::{ErrorCode, Payload, RequestId, ServerFrame};
@@ -279,11 +279,18 @@ impl Shard {
             }
         }
         let outcome = if self.may_bury() {
-            let letter = DeadLetter::of(&channel.name, message, Reason::Attempts)
-                .for_user(&user, device.as_deref())
-                .after_attempts(attempts)
-                .into_addition(&channel.tenant, None);
-            let written = one(self.env.backbone.append_all(&[letter]).await);
+            let letter = DeadLetter {
+                channel: channel.name.as_str(),
+                offset: message.offset,
+                user: Some(&user),
+                device: device.as_deref(),
+                reason: "attempts",
+                attempts,
+                ..DeadLetter::default()
+            };
+            let fields = letter.into_fields(message.clone().into_fields());
+            let written =
+                self.env.backbone.append(&StreamKey::dead_letters(&channel.tenant), fields, None).await;
             if written.is_ok() { DeadLetterOutcome::Stored } else { DeadLetterOutcome::Failed }
         } else {
             DeadLetterOutcome::Dropped

@@ -18,6 +18,7 @@ use super::Shard;
 use super::connect::Arrival;
 use super::gate::Permit;
 use crate::api::admin::bearer;
+use crate::api::dead_letters::{self, DeadLetters};
 use crate::api::publish::{self, PublishContext, PublishLimits};
 use crate::domain::ChannelName;
 use crate::telemetry::Refusal;
@@ -74,6 +75,12 @@ impl Shard {
                     _ => self.publish_http(request, &tenant).await,
                 }
             }
+            (Some("v1"), Some(tenant), Some("dead-letters"), action) if parts.next().is_none() => {
+                match self.env.tenants.get(tenant) {
+                    Some(tenant) => self.dead_letters(request, &tenant, action).await,
+                    None => text(StatusCode::NOT_FOUND, "there is no such tenant\n"),
+                }
+            }
             _ => text(StatusCode::NOT_FOUND, "not found; clients connect to /v1/<tenant>/ws\n"),
         }
     }
@@ -127,6 +134,22 @@ impl Shard {
             drop(permit);
         });
         response.map(|()| Full::default())
+    }
+
+    async fn dead_letters(
+        &self,
+        request: Request<Incoming>,
+        tenant: &Tenant,
+        action: Option<&str>,
+    ) -> Answer {
+        let (head, body) = request.into_parts();
+        let Ok(body) = Limited::new(body, dead_letters::BODY_BYTES).collect().await else {
+            let why = format!("the body is cut off or larger than {} bytes\n", dead_letters::BODY_BYTES);
+            return text(StatusCode::PAYLOAD_TOO_LARGE, why);
+        };
+        let letters = DeadLetters { backbone: &*self.env.backbone, tenant };
+        let query = head.uri.query();
+        letters.handle(&head.method, action, query, &head.headers, &body.to_bytes()).await.map(Full::new)
     }
 
     async fn publish_http(&self, request: Request<Incoming>, tenant: &Tenant) -> Answer {

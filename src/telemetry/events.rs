@@ -125,6 +125,16 @@ pub fn published(
     }
 }
 
+/// This node reads a tenant's ingress from now on.
+pub fn ingress_won(tenant: &TenantId) {
+    tracing::info!(%tenant, "this node reads the ingress");
+}
+
+/// This node reads a tenant's ingress no longer.
+pub fn ingress_lost(tenant: &TenantId, why: &'static str) {
+    tracing::info!(%tenant, why, "this node reads the ingress no longer");
+}
+
 /// A batch of cursor writes came to its end.
 pub fn cursors_written(metrics: &NodeMetrics, outcome: CursorWriteOutcome, count: u64) {
     metrics.cursor_writes.of(outcome).inc_by(count);

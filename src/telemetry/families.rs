@@ -180,6 +180,14 @@ families! {
         |m, out| out.tenants(m, |t| &t.work_returned);
     Histogram "delivery_delay_seconds" "From an entry's offset to its fan-out, once a batch"
         |m, out| out.tenants(m, |t| &t.delivery_delay);
+    Gauge "ingress_held" "1 while this node reads the tenant's ingress"
+        |m, out| out.tenants(m, |t| &t.ingress_held);
+    Counter "ingress_entries" "Ingress entries written to all their targets, or given up"
+        |m, out| out.tenants(m, |t| &t.ingress_entries);
+    Histogram "ingress_delay_seconds" "From an ingress entry's offset to the end of its batch, once a batch"
+        |m, out| out.tenants(m, |t| &t.ingress_delay);
+    Gauge "ingress_lag_seconds" "How long the ingress entry has waited whose targets do not take it"
+        |m, out| out.tenants(m, |t| &t.ingress_lag);
     Counter "feed_read_entries" "Entries the feed read"
         |m, out| out.one(&m.node.feed_read_entries);
     Counter "feed_reads" "Streams the feed read"

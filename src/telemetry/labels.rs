@@ -146,6 +146,8 @@ labels! {
         Http = "http",
         /// A client's `send`.
         Send = "send",
+        /// An ingress entry.
+        Ingress = "ingress",
     }
 
     /// What became of a publication, counted once a target channel.

@@ -128,6 +128,14 @@ pub struct TenantMetrics {
     pub work_returned: Counter,
     /// From an entry's offset to its fan-out, once a batch.
     pub delivery_delay: Histogram,
+    /// 1 while this node reads the tenant's ingress.
+    pub ingress_held: Gauge,
+    /// Ingress entries that are in all their targets.
+    pub ingress_entries: Counter,
+    /// From the oldest ingress entry's offset until all targets have it, once a batch.
+    pub ingress_delay: Histogram,
+    /// Seconds that the ingress entry has waited whose targets do not take it; 0 when none waits.
+    pub ingress_lag: Gauge,
 }
 
 impl Default for TenantMetrics {
@@ -152,6 +160,10 @@ impl Default for TenantMetrics {
             work_finished: Counter::default(),
             work_returned: Counter::default(),
             delivery_delay: Histogram::new(DELAY_BOUNDS),
+            ingress_held: Gauge::default(),
+            ingress_entries: Counter::default(),
+            ingress_delay: Histogram::new(DELAY_BOUNDS),
+            ingress_lag: Gauge::default(),
         }
     }
 }

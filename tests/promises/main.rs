@@ -7,6 +7,7 @@ mod delivery;
 mod faults;
 mod fences;
 mod harness;
+mod ingress;
 mod limits;
 mod protocol_doc;
 mod publishing;

@@ -10,13 +10,13 @@ use tokio::task::Id;
 use tokio::time::Instant;
 
 use super::super::batch::{Channel, note_skipped};
-use super::super::dead_letters::{DeadLetter, Reason};
+use super::super::dead_letters::DeadLetter;
 use super::super::outlet::ShardId;
 use super::turn::{Letter, Plan, Turned};
 use super::{GROUP, Task, Word, WorkerId};
 use crate::backbone::backoff::Backoff;
-use crate::backbone::{BackboneError, Group, Held, Work};
-use crate::domain::{Epoch, Malformed, Offset, Publication, RawEntry, SessionId};
+use crate::backbone::{Addition, BackboneError, Group, Held, Work};
+use crate::domain::{Epoch, Malformed, Offset, Publication, RawEntry, SessionId, StreamKey};
 use crate::telemetry::{DeadLetterOutcome, Skip, events};
 
 /// Tasks taken at once. Few, so that nodes take turns.
@@ -405,48 +405,39 @@ impl Queue {
         self.channel.metrics.work_held.inc();
         self.held.insert(offset, Holding { attempts, by: By::Nobody });
         match Publication::from_entry(&entry, self.channel.max_payload) {
-            Err(why) => self.refuse(&entry, &why),
+            Err(why) => {
+                // Left in the queue it would come again and again.
+                note_skipped(&self.channel, offset, &why);
+                let reason = match why {
+                    Malformed::TooLarge { .. } => "too_large",
+                    Malformed::NoData | Malformed::Field { .. } => "bad_entry",
+                };
+                self.bury(entry, reason, Some(&why.to_string()), attempts);
+            }
             Ok(message) if message.is_expired(clock_ms) => {
                 let Channel { metrics, tenant, name, .. } = &*self.channel;
-                events::entry_skipped(
-                    metrics,
-                    tenant,
-                    name,
-                    offset,
-                    Skip::Expired,
-                    &"its time to live is over",
-                );
+                let why = "its time to live is over";
+                events::entry_skipped(metrics, tenant, name, offset, Skip::Expired, &why);
                 self.finish(offset);
             }
-            Ok(message) if attempts >= self.attempts => self.give_up(&message, attempts),
+            Ok(_) if attempts >= self.attempts => self.bury(entry, "attempts", None, attempts),
             Ok(message) => self.ready.push_back(Task { message: Arc::new(message), attempts, again }),
         }
     }
 
-    /// An entry that makes no message: left in the queue it would come again and again.
-    fn refuse(&mut self, entry: &RawEntry, why: &Malformed) {
-        note_skipped(&self.channel, entry.offset, why);
-        let reason = match why {
-            Malformed::TooLarge { .. } => Reason::TooLarge,
-            Malformed::NoData | Malformed::Field { .. } => Reason::BadEntry,
-        };
-        let letter = DeadLetter::of_raw(&self.channel.name, entry, reason).because(why.to_string());
-        self.bury(entry.offset, letter);
-    }
-
-    fn give_up(&mut self, message: &Publication, attempts: u8) {
-        let letter = DeadLetter::of(&self.channel.name, message, Reason::Attempts).after_attempts(attempts);
-        self.bury(message.offset, letter);
-    }
-
-    fn bury(&mut self, offset: Offset, letter: DeadLetter) {
+    /// Gives an entry up.
+    fn bury(&mut self, entry: RawEntry, reason: &str, error: Option<&str>, attempts: u8) {
         let Channel { metrics, tenant, name, rules, .. } = &*self.channel;
-        if rules.dead_letters {
-            self.letters.push(Letter { offset, addition: letter.into_addition(tenant, None) });
-        } else {
+        let offset = entry.offset;
+        if !rules.dead_letters {
             events::dead_letter(metrics, tenant, name, offset, DeadLetterOutcome::Dropped);
-            self.finish(offset);
+            return self.finish(offset);
         }
+        let channel = name.as_str();
+        let letter = DeadLetter { channel, offset, reason, error, attempts, ..DeadLetter::default() };
+        let (stream, fields) = (StreamKey::dead_letters(tenant), letter.into_fields(entry.fields));
+        let addition = Addition { stream, fields, once: None, refuse_at: None };
+        self.letters.push(Letter { offset, addition });
     }
 
     // ---- time --------------------------------------------------------------------------------------
