@@ -151,7 +151,7 @@ impl Node {
             config.node.id.clone(),
             dirty.clone(),
             metrics.clone(),
-            QueueOptions::default(),
+            QueueOptions { lease: config.cluster.queue_lease, ..QueueOptions::default() },
             to_shards.clone(),
             stop.clone(),
         );

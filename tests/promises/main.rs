@@ -11,5 +11,6 @@ mod ingress;
 mod limits;
 mod protocol_doc;
 mod publishing;
+mod queues;
 mod resp;
 mod sessions;

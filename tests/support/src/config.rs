@@ -32,6 +32,7 @@ pub struct NodeConfig {
     node: BTreeMap<String, String>,
     redis: Option<(String, Vec<String>)>,
     memory: BTreeMap<String, u64>,
+    cluster: BTreeMap<String, u64>,
     tenants: BTreeMap<String, TenantConfig>,
 }
 
@@ -66,6 +67,12 @@ impl NodeConfig {
     /// Sets a budget of `[memory]`.
     pub fn memory(mut self, name: &str, bytes: u64) -> Self {
         self.memory.insert(name.into(), bytes);
+        self
+    }
+
+    /// Sets a number of `[cluster]`.
+    pub fn cluster(mut self, name: &str, value: u64) -> Self {
+        self.cluster.insert(name.into(), value);
         self
     }
 
@@ -108,6 +115,7 @@ impl NodeConfig {
         }
         section(&mut toml, "limits", self.limits.iter().map(|(name, value)| format!("{name} = {value}")));
         section(&mut toml, "memory", self.memory.iter().map(|(name, value)| format!("{name} = {value}")));
+        section(&mut toml, "cluster", self.cluster.iter().map(|(name, value)| format!("{name} = {value}")));
         for (id, tenant) in &self.tenants {
             tenant.write(&mut toml, id);
         }
@@ -125,6 +133,7 @@ impl Default for TenantConfig {
             ("room", vec![]),
             ("live", vec!["kind = \"live\""]),
             ("work", vec!["dead_letters = true"]),
+            ("queue", vec!["kind = \"queue\"", "publish = \"anyone\""]),
             ("state", vec!["on_slow = \"conflate\""]),
         ];
         let owned = |settings: Vec<&str>| settings.into_iter().map(str::to_owned).collect();
