@@ -32,6 +32,8 @@ pub struct Worker {
     wanted: usize,
     /// A task did not fit: no more is asked for until another one is gone.
     full: bool,
+    /// Payload bytes of a task, roughly: no more are asked for than may fit.
+    typical: usize,
     /// Tasks that it had until lately. Their work may be done all the same.
     late: VecDeque<Offset>,
 }
@@ -94,6 +96,7 @@ impl Worker {
             holds: Vec::new(),
             wanted: 0,
             full: false,
+            typical: 256,
             late: VecDeque::new(),
         }
     }
@@ -130,8 +133,9 @@ impl Worker {
     pub fn on_task(&mut self, at: usize, task: Task, now: Instant, room: usize, fx: &mut Effects) {
         self.wanted = self.wanted.saturating_sub(1);
         let offset = task.message.offset;
-        let bytes: usize = self.holds.iter().map(|held| held.message.data.len()).sum();
-        let fits = self.holds.is_empty() || bytes + task.message.data.len() <= self.most_bytes;
+        let bytes = task.message.data.len();
+        self.typical = ((3 * self.typical + bytes) / 4).max(1);
+        let fits = self.holds.is_empty() || self.bytes() + bytes <= self.most_bytes;
         if self.phase != Phase::Open || room == 0 || !fits {
             self.full |= !fits;
             let held = Held { offset, attempts: task.attempts };
@@ -154,6 +158,10 @@ impl Worker {
         self.send(&mut held, now, fx);
         self.holds.push(held);
         self.want(at, fx);
+    }
+
+    fn bytes(&self) -> usize {
+        self.holds.iter().map(|held| held.message.data.len()).sum()
     }
 
     fn send(&self, held: &mut Holding, now: Instant, fx: &mut Effects) {
@@ -191,7 +199,9 @@ impl Worker {
 
     /// Asks for more, not one by one where the window is large.
     fn want(&mut self, at: usize, fx: &mut Effects) {
-        let free = self.window.saturating_sub(self.holds.len() + self.wanted);
+        let fit = self.most_bytes.saturating_sub(self.bytes()) / self.typical;
+        let fit = if self.holds.is_empty() { fit.max(1) } else { fit };
+        let free = (self.window.saturating_sub(self.holds.len())).min(fit).saturating_sub(self.wanted);
         let worth = self.wanted == 0 || free * 2 >= self.window;
         if self.phase == Phase::Open && !self.full && free > 0 && worth {
             self.wanted += free;

@@ -210,7 +210,11 @@ fn what_finds_no_room_goes_back_and_nothing_is_asked_for_until_there_is() {
     assert_eq!(rig.take(large(3)), [returned(3, 0)], "over its budget of bytes");
     rig.worker.pursue(0, rig.now, ROOM, &mut rig.fx);
     assert_eq!(rig.said(), []);
-    assert_eq!(rig.ack(2), Ok(vec![Said::Told(Word::Done(offset(2))), Said::Told(Word::Want(3))]));
+    assert_eq!(rig.ack(2), Ok(vec![Said::Told(Word::Done(offset(2)))]), "one is still on its way");
+    rig.take(large(4));
+    rig.nack(4, Duration::from_secs(9)).unwrap();
+    let said = rig.ack(4);
+    assert_eq!(said, Ok(vec![Said::Told(Word::Done(offset(4))), Said::Told(Word::Want(2))]), "as may fit");
 }
 
 #[test]
