@@ -22,8 +22,8 @@ use crate::backbone::redis::{RedisBackbone, RedisConfig};
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError};
 use crate::config::{BackboneConfig, Config, Wake, connection_limit, raise_file_limit};
-use crate::delivery::queues::{QueueOptions, Queues};
-use crate::delivery::{Delivery, Feed, FeedOptions, Ingress, IngressOptions, ShardId};
+use crate::delivery::queues::{QueueOptions, Queues, QueuesHandle};
+use crate::delivery::{Delivery, Feed, FeedHandle, FeedOptions, Ingress, IngressOptions, ShardId};
 use crate::directory::{Directory, Order};
 use crate::domain::NodeId;
 use crate::domain::keys::SECRET_KEY;
@@ -137,37 +137,19 @@ impl Node {
             membership::start(contract.clone(), config.node.id.clone(), records, stop.clone());
         own(&mut tasks, keeper);
 
-        let options = FeedOptions {
-            ring_bytes: config.memory.ring_bytes,
-            page_cache_bytes: config.memory.page_cache_bytes,
-            ..FeedOptions::default()
-        };
         let (to_shards, deliveries): (Vec<_>, Vec<_>) =
             (0..count).map(|_| mpsc::channel::<Delivery>(SHARD_QUEUE)).unzip();
         let (to_orders, orders): (Vec<_>, Vec<_>) =
             (0..count).map(|_| mpsc::channel::<Order<Session>>(ORDER_QUEUE)).unzip();
-        let (queues, task) = Queues::spawn(
-            contract.clone(),
-            config.node.id.clone(),
-            dirty.clone(),
-            metrics.clone(),
-            QueueOptions { lease: config.cluster.queue_lease, ..QueueOptions::default() },
-            to_shards.clone(),
-            stop.clone(),
-        );
-        own(&mut tasks, task);
-        let (feed, task) =
-            Feed::spawn(contract.clone(), dirty.clone(), metrics.clone(), options, to_shards, stop.clone());
-        own(&mut tasks, task);
+        let (feed, queues) =
+            start_delivery(config, &contract, &dirty, &metrics, to_shards, &stop, &mut tasks);
         let (directory, task) = Directory::spawn(to_orders, stop.clone());
         own(&mut tasks, task);
 
         let addresses = Addresses { http, admin, resp };
         let (lifecycle, seen) = watch::channel(Lifecycle::Starting);
         let health = Health { lifecycle: seen, backbone: contract.clone() };
-        let token = config.admin.token.as_ref().map(|token| AdminToken::new(token.expose()));
-        let hosts = Hosts::new(admin, []);
-        let admin_api = Admin { health, metrics: metrics.clone(), token, hosts };
+        let admin_api = admin_api(config, health, metrics.clone(), admin);
         tasks.spawn(serve_admin(admin_listener, admin_api, stop.clone()));
 
         let tenants = Arc::new(Tenants::from_config(config));
@@ -195,12 +177,13 @@ impl Node {
             page: page.map(|page| Bytes::from(page(&addresses))),
         };
         let inlets = listeners.into_iter().zip(deliveries).zip(orders);
-        let mut shards = Vec::with_capacity(count);
-        for (id, ((listener, deliveries), orders)) in inlets.enumerate() {
-            // Configuration allows `ShardId::MOST` at most.
-            let env = Env { id: ShardId(id as u8), ..env.clone() };
-            shards.push(shard::spawn(env, Inlets { listener, deliveries, orders, drain: drain.clone() })?);
-        }
+        let inlets = inlets.map(|((listener, deliveries), orders)| Inlets {
+            listener,
+            deliveries,
+            orders,
+            drain: drain.clone(),
+        });
+        let shards = start_shards(&env, inlets)?;
         lifecycle.send_replace(Lifecycle::Ready);
         events::node_ready(&config.node.id);
         let node = config.node.id.clone();
@@ -240,6 +223,42 @@ impl Node {
         }
         events::drain_ended(&self.node, forced, began.elapsed());
     }
+}
+
+fn admin_api(config: &Config, health: Health, metrics: Metrics, address: SocketAddr) -> Admin {
+    let token = config.admin.token.as_ref().map(|token| AdminToken::new(token.expose()));
+    Admin { health, metrics, token, hosts: Hosts::new(address, []) }
+}
+
+fn start_delivery(
+    config: &Config,
+    backbone: &Arc<dyn Backbone>,
+    dirty: &Arc<DirtySet>,
+    metrics: &Metrics,
+    shards: Vec<mpsc::Sender<Delivery>>,
+    stop: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> (FeedHandle, QueuesHandle) {
+    let (backbone, dirty, metrics) = (|| backbone.clone(), || dirty.clone(), || metrics.clone());
+    let options = QueueOptions { lease: config.cluster.queue_lease, ..QueueOptions::default() };
+    let (node, to_shards) = (config.node.id.clone(), shards.clone());
+    let (queues, task) =
+        Queues::spawn(backbone(), node, dirty(), metrics(), options, to_shards, stop.clone());
+    own(tasks, task);
+    let (ring_bytes, page_cache_bytes) = (config.memory.ring_bytes, config.memory.page_cache_bytes);
+    let options = FeedOptions { ring_bytes, page_cache_bytes, ..FeedOptions::default() };
+    let (feed, task) = Feed::spawn(backbone(), dirty(), metrics(), options, shards, stop.clone());
+    own(tasks, task);
+    (feed, queues)
+}
+
+fn start_shards(
+    env: &Env,
+    inlets: impl Iterator<Item = Inlets>,
+) -> io::Result<Vec<ThreadHandle<io::Result<usize>>>> {
+    // Configuration allows `ShardId::MOST` at most.
+    let shard = |(id, inlets)| shard::spawn(Env { id: ShardId(id as u8), ..env.clone() }, inlets);
+    inlets.enumerate().map(shard).collect()
 }
 
 /// How many connections a shard had to cut.

@@ -135,7 +135,7 @@ pub struct Queues {
 /// What a task on the side brought back.
 enum Done {
     Opened(Opening),
-    Turned(StreamKey, Turned),
+    Turned(StreamKey, Box<Turned>),
     Unwatched(StreamKey),
 }
 
@@ -279,7 +279,7 @@ impl Queues {
                     let why = format!("{stream}: {error}");
                     events::backbone_error(self.metrics.node(), error.into(), "work on a queue", &why);
                 }
-                for (worker, shard, offset) in queue.turned(turned, clock_ms, Instant::now()) {
+                for (worker, shard, offset) in queue.turned(*turned, clock_ms, Instant::now()) {
                     let stream = stream.clone();
                     self.outlets[usize::from(shard.0)].answer(Delivery::TaskLost { stream, worker, offset });
                 }
@@ -357,7 +357,7 @@ impl Queues {
         let turn =
             Turn::new(self.backbone.clone(), queue.group.clone(), self.node.as_str(), self.options.lease);
         let stream = stream.clone();
-        let id = self.side.spawn(async move { Done::Turned(stream, turn.run(plan).await) }).id();
+        let id = self.side.spawn(async move { Done::Turned(stream, Box::new(turn.run(plan).await)) }).id();
         queue.set_busy(id);
     }
 
