@@ -389,3 +389,6 @@ impl Queues {
         while let Ok(Some(_)) = timeout_at(until, last.join_next()).await {}
     }
 }
+
+#[cfg(test)]
+mod tests;
