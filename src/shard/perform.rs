@@ -54,7 +54,7 @@ impl State {
             Effect::Leave { sub } => self.leave(at, sub),
             Effect::JoinQueue { worker } => self.join_queue(at, worker),
             Effect::LeaveQueue { worker } => self.leave_queue(at, worker),
-            Effect::Tell { worker, word } => self.tell(at, worker, word),
+            Effect::Tell { worker, word } => self.worker_says(at, worker, word),
             Effect::Read { sub, after } => self.read(at, sub, after),
             Effect::CursorMoved { .. } => self.mark_unstored(at),
             Effect::StoreStart { sub } => {

@@ -35,7 +35,7 @@ impl State {
     }
 
     /// A worker tells its queue something.
-    pub(in crate::shard) fn tell(&mut self, at: usize, worker: usize, word: Word) {
+    pub(in crate::shard) fn worker_says(&mut self, at: usize, worker: usize, word: Word) {
         let session = &mut self.seats[at].session;
         let id = worker_id(session);
         if let Some(worker) = session.worker_mut(worker) {
