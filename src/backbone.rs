@@ -278,6 +278,8 @@ pub struct Work {
     pub entry: RawEntry,
     /// How often it was tried, by what its last holder said.
     pub attempts: u8,
+    /// Somebody was given it before.
+    pub again: bool,
 }
 
 /// An entry that a consumer holds.

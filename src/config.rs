@@ -129,6 +129,10 @@ pub enum Wake {
 pub struct ClusterConfig {
     /// Signs resume tokens; `None`: the secret that the backbone keeps.
     pub secret: Option<Secret>,
+    /// How long the others wait for a node that is silent until they take the work of queues that it
+    /// holds. Longer: work of a dead node waits longer. Shorter: a node that hangs for a moment has its
+    /// work done twice.
+    pub queue_lease: Duration,
 }
 
 /// Budgets of memory.

@@ -10,6 +10,7 @@ pub mod ingress;
 pub mod janitor;
 mod outlet;
 mod pages;
+pub mod queues;
 mod ring;
 pub mod upstream;
 

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::admin::{self, Admin, AdminToken, Hosts, Routes};
+use crate::api::admin::{self, Admin, AdminToken, Hosts};
 use crate::api::drain::{self, Drain};
 use crate::api::health::{Health, Lifecycle};
 use crate::api::publish::Publishing;
@@ -25,9 +25,10 @@ use crate::backbone::redis::{RedisBackbone, RedisConfig};
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError};
 use crate::config::{BackboneConfig, Config, RetentionConfig, Wake, places, raise_file_limit};
+use crate::delivery::queues::{QueueOptions, Queues, QueuesHandle};
 use crate::delivery::{
-    Delivery, Feed, FeedOptions, Ingress, IngressOptions, Janitor, JanitorOptions, Links, ShardId, Trims,
-    Upstream,
+    Delivery, Feed, FeedHandle, FeedOptions, Ingress, IngressOptions, Janitor, JanitorOptions, Links,
+    ShardId, Trims, Upstream,
 };
 use crate::directory::{Directory, Order};
 use crate::domain::NodeId;
@@ -133,80 +134,35 @@ impl Node {
         let (http, listeners) = bind_shards(config.node.listen, count)
             .map_err(|error| StartError::Listen { error, flag: "--listen" })?;
         let (admin_listener, admin) = listen(config.node.admin_listen, "--admin-listen").await?;
-
-        let dirty = Arc::new(DirtySet::default());
-        let (stop, leaving) = (CancellationToken::new(), CancellationToken::new());
+        let (backbone, resp, mut stages) = Stages::begin(config, metrics).await?;
+        let addresses = Addresses { http, admin, resp };
         let drain = Drain::new(count, config.node.drain_timeout);
-        let mut tasks = JoinSet::new();
-        let (backbone, resp) = start_backbone(config, &dirty, &stop, &mut tasks).await?;
-        let contract = backbone.contract();
-        let resume = ResumeTokens::new(&cluster_secret(config, &*contract).await?);
-        let record = NodeRecord::new(config.node.public_url.as_ref().map(ToString::to_string));
-        let (record, records) = watch::channel(record);
-        let (members, keeper) =
-            membership::start(contract.clone(), config.node.id.clone(), records, stop.clone());
-        own(&mut tasks, keeper);
+        let leaving = CancellationToken::new();
+        let resume = ResumeTokens::new(&cluster_secret(config, &*stages.backbone).await?);
 
-        let options = FeedOptions {
-            ring_bytes: config.memory.ring_bytes,
-            page_cache_bytes: config.memory.page_cache_bytes,
-            ..FeedOptions::default()
-        };
         let (to_shards, deliveries): (Vec<_>, Vec<_>) =
             (0..count).map(|_| mpsc::channel::<Delivery>(SHARD_QUEUE)).unzip();
         let (to_orders, orders): (Vec<_>, Vec<_>) =
             (0..count).map(|_| mpsc::channel::<Order<Session>>(ORDER_QUEUE)).unzip();
-        let tenants = Arc::new(Tenants::from_config(config));
-        let (upstream, task) = Upstream::spawn(
-            contract.clone(),
-            config.node.id.clone(),
-            tenants.clone(),
-            metrics.clone(),
-            stop.clone(),
-        );
-        own(&mut tasks, task);
-        let links = Links {
-            backbone: contract.clone(),
-            dirty: dirty.clone(),
-            metrics: metrics.clone(),
-            shards: to_shards,
-            upstream: upstream.clone(),
-            trims: trims(members, config.node.id.clone()),
-        };
-        let (feed, task) = Feed::spawn(links, options, stop.clone());
-        own(&mut tasks, task);
-        own(&mut tasks, start_janitor(config, &contract, &tenants, &metrics, &stop));
-        let (directory, task) = Directory::spawn(to_orders, stop.clone());
-        own(&mut tasks, task);
+        let (record, members) = stages.membership();
+        let upstream = stages.upstream();
+        let queues = stages.queues(to_shards.clone());
+        let feed = stages.feed(to_shards, upstream.clone(), members);
+        stages.ingress(upstream.clone(), leaving.clone());
+        stages.janitor();
+        let directory = stages.directory(to_orders);
+        let lifecycle = stages.admin(admin_listener, admin, directory.clone(), drain.clone());
 
-        let addresses = Addresses { http, admin, resp };
-        let (lifecycle, seen) = watch::channel(Lifecycle::Starting);
-        let health = Health { lifecycle: seen, backbone: contract.clone() };
-        let token = config.admin.token.as_ref().map(|token| AdminToken::new(token.expose()));
-        let hosts = Hosts::new(admin, []);
-        let admin_api = Admin { health, metrics: metrics.clone(), token, hosts };
-        let routes = sessions::router(directory.clone(), tenants.clone()).merge(drain::router(drain.clone()));
-        tasks.spawn(serve_admin(admin_listener, admin_api, routes, stop.clone()));
-
-        let publishing =
-            Publishing::new(config.node.id.clone(), contract.clone(), metrics.clone(), upstream.clone());
+        let Stages { backbone: contract, tenants, metrics, stop, tasks, .. } = stages;
+        let node = config.node.id.clone();
+        let publishing = Publishing::new(node.clone(), contract.clone(), metrics.clone(), upstream.clone());
         let sends = publishing.sends.clone();
-        let ingress = Ingress {
-            backbone: contract.clone(),
-            dirty,
-            tenants: tenants.clone(),
-            metrics: metrics.clone(),
-            upstream: upstream.clone(),
-            node: config.node.id.clone(),
-            options: IngressOptions::default(),
-        };
-        own(&mut tasks, ingress.spawn(leaving.clone()));
-
         let env = Env {
             id: ShardId(0),
-            node: config.node.id.clone(),
+            node: node.clone(),
             backbone: contract,
             feed,
+            queues,
             directory,
             upstream,
             tenants,
@@ -227,8 +183,7 @@ impl Node {
             shards.push(shard::spawn(env, Inlets { listener, deliveries, orders })?);
         }
         lifecycle.send_replace(Lifecycle::Ready);
-        events::node_ready(&config.node.id);
-        let node = config.node.id.clone();
+        events::node_ready(&node);
         Ok(Self { addresses, node, backbone, lifecycle, record, drain, leaving, stop, shards, sends, tasks })
     }
 
@@ -284,13 +239,146 @@ fn join_shard(shard: ThreadHandle<io::Result<()>>) {
     }
 }
 
-/// Takes a task that a stage started into the node's set, which joins it.
-fn own(tasks: &mut JoinSet<()>, task: JoinHandle<()>) {
-    tasks.spawn(async move {
-        if let Err(error) = task.await {
-            tracing::error!(%error, "a task of the node failed");
-        }
-    });
+/// The stages of a node while it is put together, and what all of them share.
+struct Stages<'a> {
+    config: &'a Config,
+    backbone: Arc<dyn Backbone>,
+    dirty: Arc<DirtySet>,
+    tenants: Arc<Tenants>,
+    metrics: Metrics,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl<'a> Stages<'a> {
+    /// Begins with the backbone, and where backends reach it if it is embedded.
+    async fn begin(
+        config: &'a Config,
+        metrics: Metrics,
+    ) -> Result<(Started, Option<SocketAddr>, Self), StartError> {
+        let dirty = Arc::new(DirtySet::default());
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let (started, resp) = start_backbone(config, &dirty, &stop, &mut tasks).await?;
+        let (backbone, tenants) = (started.contract(), Arc::new(Tenants::from_config(config)));
+        Ok((started, resp, Self { config, backbone, dirty, tenants, metrics, stop, tasks }))
+    }
+
+    /// Takes a task that a stage started into the node's set, which joins it.
+    fn own(&mut self, task: JoinHandle<()>) {
+        self.tasks.spawn(async move {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the node failed");
+            }
+        });
+    }
+
+    fn node(&self) -> NodeId {
+        self.config.node.id.clone()
+    }
+
+    fn membership(&mut self) -> (watch::Sender<NodeRecord>, watch::Receiver<Arc<Members>>) {
+        let record = NodeRecord::new(self.config.node.public_url.as_ref().map(ToString::to_string));
+        let (record, records) = watch::channel(record);
+        let (members, task) =
+            membership::start(self.backbone.clone(), self.node(), records, self.stop.clone());
+        self.own(task);
+        (record, members)
+    }
+
+    fn upstream(&mut self) -> Upstream {
+        let (backbone, tenants, metrics) =
+            (self.backbone.clone(), self.tenants.clone(), self.metrics.clone());
+        let (upstream, task) = Upstream::spawn(backbone, self.node(), tenants, metrics, self.stop.clone());
+        self.own(task);
+        upstream
+    }
+
+    fn queues(&mut self, shards: Vec<mpsc::Sender<Delivery>>) -> QueuesHandle {
+        let options = QueueOptions { lease: self.config.cluster.queue_lease, ..QueueOptions::default() };
+        let (backbone, dirty, metrics) = (self.backbone.clone(), self.dirty.clone(), self.metrics.clone());
+        let (queues, task) =
+            Queues::spawn(backbone, self.node(), dirty, metrics, options, shards, self.stop.clone());
+        self.own(task);
+        queues
+    }
+
+    fn feed(
+        &mut self,
+        shards: Vec<mpsc::Sender<Delivery>>,
+        upstream: Upstream,
+        members: watch::Receiver<Arc<Members>>,
+    ) -> FeedHandle {
+        let options = FeedOptions {
+            ring_bytes: self.config.memory.ring_bytes,
+            page_cache_bytes: self.config.memory.page_cache_bytes,
+            ..FeedOptions::default()
+        };
+        let links = Links {
+            backbone: self.backbone.clone(),
+            dirty: self.dirty.clone(),
+            metrics: self.metrics.clone(),
+            shards,
+            upstream,
+            trims: trims(members, self.node()),
+        };
+        let (feed, task) = Feed::spawn(links, options, self.stop.clone());
+        self.own(task);
+        feed
+    }
+
+    fn ingress(&mut self, upstream: Upstream, leaving: CancellationToken) {
+        let ingress = Ingress {
+            backbone: self.backbone.clone(),
+            dirty: self.dirty.clone(),
+            tenants: self.tenants.clone(),
+            metrics: self.metrics.clone(),
+            upstream,
+            node: self.node(),
+            options: IngressOptions::default(),
+        };
+        self.own(ingress.spawn(leaving));
+    }
+
+    /// What looks after the streams that no node watches.
+    fn janitor(&mut self) {
+        let RetentionConfig { pass, keys_per_s } = self.config.retention;
+        let options = JanitorOptions { pass, keys_per_s };
+        let (backbone, tenants, metrics) =
+            (self.backbone.clone(), self.tenants.clone(), self.metrics.clone());
+        self.own(Janitor::spawn(backbone, tenants, metrics, self.node(), options, self.stop.clone()));
+    }
+
+    fn directory(&mut self, shards: Vec<mpsc::Sender<Order<Session>>>) -> Directory<Session> {
+        let (directory, task) = Directory::spawn(shards, self.stop.clone());
+        self.own(task);
+        directory
+    }
+
+    /// What operators use. It says that the node starts until it is told otherwise.
+    fn admin(
+        &mut self,
+        listener: TcpListener,
+        address: SocketAddr,
+        directory: Directory<Session>,
+        drain: Drain,
+    ) -> watch::Sender<Lifecycle> {
+        let (lifecycle, seen) = watch::channel(Lifecycle::Starting);
+        let admin = Admin {
+            health: Health { lifecycle: seen, backbone: self.backbone.clone() },
+            metrics: self.metrics.clone(),
+            token: self.config.admin.token.as_ref().map(|token| AdminToken::new(token.expose())),
+            hosts: Hosts::new(address, []),
+        };
+        let routes = sessions::router(directory, self.tenants.clone()).merge(drain::router(drain));
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = admin::serve(listener, admin, routes, stop).await {
+                tracing::error!(%error, "the admin listener failed");
+            }
+        });
+        lifecycle
+    }
 }
 
 async fn listen(address: SocketAddr, flag: &'static str) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -343,20 +431,6 @@ fn trims(members: watch::Receiver<Arc<Members>>, node: NodeId) -> Trims {
     })
 }
 
-/// Starts the task that looks after the streams which no node watches.
-fn start_janitor(
-    config: &Config,
-    backbone: &Arc<dyn Backbone>,
-    tenants: &Arc<Tenants>,
-    metrics: &Metrics,
-    stop: &CancellationToken,
-) -> JoinHandle<()> {
-    let RetentionConfig { pass, keys_per_s } = config.retention;
-    let options = JanitorOptions { pass, keys_per_s };
-    let (backbone, tenants, metrics) = (backbone.clone(), tenants.clone(), metrics.clone());
-    Janitor::spawn(backbone, tenants, metrics, config.node.id.clone(), options, stop.clone())
-}
-
 /// The secret that signs resume tokens: the configured one, or else one that the backbone keeps.
 async fn cluster_secret(config: &Config, backbone: &dyn Backbone) -> Result<ClusterSecret, StartError> {
     let secret = match &config.cluster.secret {
@@ -364,10 +438,4 @@ async fn cluster_secret(config: &Config, backbone: &dyn Backbone) -> Result<Clus
         None => ClusterSecret::new(&backbone.get_or_set(SECRET_KEY, &ClusterSecret::generate()).await?)?,
     };
     Ok(secret)
-}
-
-async fn serve_admin(listener: TcpListener, admin: Admin, routes: Routes, stop: CancellationToken) {
-    if let Err(error) = admin::serve(listener, admin, routes, stop).await {
-        tracing::error!(%error, "the admin listener failed");
-    }
 }

@@ -8,7 +8,9 @@ pub mod effect;
 pub mod state;
 pub mod subscription;
 pub mod window;
+pub mod worker;
 
 pub use effect::{Effect, Effects};
 pub use state::{Attached, Session};
 pub use subscription::{From, Subscription, Wish};
+pub use worker::Worker;

@@ -4,7 +4,6 @@
 //! gateway reach it through bounded queues; guest code never runs here.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -22,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::drain::Drain;
 use crate::api::publish::Publishing;
 use crate::backbone::Backbone;
+use crate::delivery::queues::{self, QueuesHandle};
 use crate::delivery::{Delivery, FeedHandle, Request, ShardId, Upstream};
 use crate::directory::{Directory, Order};
 use crate::domain::{CloseReason, NodeId};
@@ -37,6 +37,7 @@ mod errands;
 pub mod gate;
 mod http;
 mod hub;
+mod line;
 mod perform;
 mod refuse;
 mod seat;
@@ -45,6 +46,7 @@ pub mod waiting;
 
 use errands::DEAD_LETTERS_A_SECOND;
 use gate::Gate;
+use line::Line;
 use state::State;
 use waiting::{Detached, Waiting};
 
@@ -59,6 +61,8 @@ pub struct Env {
     pub backbone: Arc<dyn Backbone>,
     /// New entries and pages.
     pub feed: FeedHandle,
+    /// Work to be shared.
+    pub queues: QueuesHandle,
     /// Who is where on this node.
     pub directory: Directory<Session>,
     /// What backends are told.
@@ -112,8 +116,8 @@ struct Shard {
     state: RefCell<State>,
     /// One buffer for the reads of all sockets.
     buffer: RefCell<Vec<u8>>,
-    asks: RefCell<VecDeque<Request>>,
-    asked: Notify,
+    asks: Line<Request>,
+    tells: Line<queues::Request>,
     store_now: Notify,
     /// When the shard looks at its agenda next, and what tells it to look earlier.
     wakes: Cell<Option<Instant>>,
@@ -140,8 +144,8 @@ impl Shard {
                 waiting,
             )),
             buffer: RefCell::new(vec![0; 64 * 1024]),
-            asks: RefCell::default(),
-            asked: Notify::new(),
+            asks: Line::default(),
+            tells: Line::default(),
             store_now: Notify::new(),
             wakes: Cell::new(None),
             sooner: Notify::new(),
@@ -152,13 +156,13 @@ impl Shard {
             env,
         });
         shard.spawn(shard.clone().accept(listener));
-        let asking = tokio::task::spawn_local(shard.clone().keep_asking());
+        let talking = tokio::task::spawn_local(shard.clone().keep_talking());
         let storing = tokio::task::spawn_local(shard.clone().keep_storing_cursors());
         tokio::select! {
             () = shard.attend(deliveries, orders) => {}
             () = shard.clone().leave(storing) => {}
         }
-        asking.abort();
+        talking.abort();
         Ok(())
     }
 
@@ -271,24 +275,9 @@ impl Shard {
         }
     }
 
-    /// Asks the feed, in order. The list is bounded by the sessions: each has few requests at a time.
-    fn ask(&self, request: Request) {
-        self.asks.borrow_mut().push_back(request);
-        self.asked.notify_one();
-    }
-
-    async fn keep_asking(self: Rc<Self>) {
-        loop {
-            let next = self.asks.borrow_mut().pop_front();
-            match next {
-                Some(request) => {
-                    if self.env.feed.send(request).await.is_err() {
-                        return;
-                    }
-                }
-                None => self.asked.notified().await,
-            }
-        }
+    /// Hands on what the state asks of the feed and tells the queues, in order.
+    async fn keep_talking(self: Rc<Self>) {
+        tokio::join!(self.asks.forward(&self.env.feed), self.tells.forward(&self.env.queues));
     }
 
     /// Whether one more dead letter may be written in this second.

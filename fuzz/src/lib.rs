@@ -56,7 +56,8 @@ fn pairs(input: &[u8]) -> Vec<(Bytes, Bytes)> {
             let digit = char::from(*byte).to_digit(10)?;
             NAMES.get(digit as usize)
         });
-        let name = known.map_or_else(|| Bytes::copy_from_slice(name), |name| Bytes::from_static(name.as_bytes()));
+        let name =
+            known.map_or_else(|| Bytes::copy_from_slice(name), |name| Bytes::from_static(name.as_bytes()));
         Some((name, Bytes::copy_from_slice(&value[1..])))
     };
     input.split(|byte| *byte == b'\n').filter_map(pair).collect()
@@ -101,7 +102,7 @@ fn same_when_cut<D, T: PartialEq + std::fmt::Debug, E: PartialEq + std::fmt::Deb
 
 /// A body for `POST /v1/<tenant>/publish`.
 pub fn publish_body(input: &[u8]) {
-    match PublishRequest::parse(input, &PublishLimits::default()) {
+    match PublishRequest::parse(input, &PublishLimits::of(&tidegate::domain::Limits::default())) {
         Ok(_) => {}
         Err(error) => assert!(!error.to_string().is_empty() && error.status().is_client_error()),
     }

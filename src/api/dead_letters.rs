@@ -17,7 +17,7 @@ use super::answer::{self, Answer};
 use crate::backbone::{Addition, Backbone, BackboneError, Once, Range};
 use crate::delivery::Upstream;
 use crate::delivery::dead_letters::Letter;
-use crate::domain::{ChannelName, Kind, Offset, StreamKey};
+use crate::domain::{ChannelName, Offset, StreamKey};
 use crate::tenants::Tenant;
 
 mod ask;
@@ -252,7 +252,7 @@ impl DeadLetters<'_> {
                     .tenant
                     .rules(namespace)
                     .ok_or_else(|| format!("the tenant has no namespace {namespace:?}"))?;
-                let refuse_at = (rules.kind == Kind::Queue).then_some(rules.retention.max_len);
+                let refuse_at = rules.refuse_at();
                 (StreamKey::channel(&self.tenant.id, &channel), refuse_at)
             }
             None if letter.get("in").is_some() => (StreamKey::ingress(&self.tenant.id), None),

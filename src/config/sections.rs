@@ -140,7 +140,8 @@ fn is_redis_url(url: &str) -> bool {
 
 /// `[cluster]`.
 pub(super) fn cluster(mut section: Section<'_>) -> ClusterConfig {
-    ClusterConfig { secret: section.long_secret("secret", 32) }
+    let queue_lease = millis(&mut section, "queue_lease_ms", 30_000, 1_000..=600_000);
+    ClusterConfig { secret: section.long_secret("secret", 32), queue_lease }
 }
 
 /// `[memory]`.

@@ -9,6 +9,7 @@ use crate::domain::{
 use crate::telemetry::{Skip, TenantMetrics, events};
 
 /// A channel and what holds for it; made once a channel and shard, then shared.
+#[derive(Debug)]
 pub struct Channel {
     /// Its tenant.
     pub tenant: TenantId,
@@ -109,7 +110,7 @@ impl Batch {
     }
 }
 
-fn note_skipped(channel: &Channel, offset: Offset, why: &Malformed) {
+pub(super) fn note_skipped(channel: &Channel, offset: Offset, why: &Malformed) {
     let reason = match why {
         Malformed::TooLarge { .. } => Skip::TooLarge,
         Malformed::NoData | Malformed::Field { .. } => Skip::Malformed,

@@ -7,7 +7,8 @@ use indexmap::IndexMap;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::batch::Batch;
+use super::batch::{Batch, Channel};
+use super::queues::{Task, WorkerId};
 use crate::backbone::{BackboneError, Tail};
 use crate::domain::{Epoch, Offset, StreamKey};
 
@@ -54,6 +55,33 @@ pub enum Delivery {
         until: Offset,
         /// The epoch of that batch.
         epoch: Epoch,
+    },
+    /// Answers [`queues::Request::Join`](super::queues::Request::Join).
+    QueueOpened {
+        /// The queue.
+        stream: StreamKey,
+        /// Who joined.
+        worker: WorkerId,
+        /// Its description, one for all of the node, and the epoch; or why it cannot be opened.
+        channel: Result<(Arc<Channel>, Epoch), BackboneError>,
+    },
+    /// Work for a session.
+    Task {
+        /// The queue.
+        stream: StreamKey,
+        /// Whose it is.
+        worker: WorkerId,
+        /// What is to be done.
+        task: Task,
+    },
+    /// Another node has this task now: it is not sent again here.
+    TaskLost {
+        /// The queue.
+        stream: StreamKey,
+        /// Whose it was.
+        worker: WorkerId,
+        /// Which.
+        offset: Offset,
     },
 }
 

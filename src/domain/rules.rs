@@ -192,6 +192,12 @@ impl Default for Limits {
 }
 
 impl NamespaceRules {
+    /// How many entries a log holds when it takes no more. A queue is never trimmed: whoever publishes to
+    /// one that is full waits.
+    pub fn refuse_at(&self) -> Option<u64> {
+        (self.kind == Kind::Queue).then_some(self.retention.max_len)
+    }
+
     /// A log namespace with the defaults of DESIGN section 8.
     pub fn log(name: &str) -> Self {
         Self {

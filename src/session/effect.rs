@@ -1,5 +1,6 @@
 //! What a session asks its shard to do.
 
+use crate::delivery::queues::Word;
 use crate::domain::{ChannelName, CloseReason, Offset};
 use crate::protocol::{Payload, RequestId, ServerFrame};
 
@@ -7,7 +8,7 @@ use crate::protocol::{Payload, RequestId, ServerFrame};
 pub type Effects = Vec<Effect>;
 
 /// Something to do for a session. `index` names an item of the batch that is being handled, `sub` a
-/// subscription of the session.
+/// subscription of the session, `worker` its part in a queue.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Queue the batch's shared frame of this item.
@@ -42,6 +43,23 @@ pub enum Effect {
     Leave {
         /// Which subscription.
         sub: usize,
+    },
+    /// Take part in the queue of this new worker.
+    JoinQueue {
+        /// Which worker.
+        worker: usize,
+    },
+    /// Leave the queue of this worker and remove it; what it holds goes back.
+    LeaveQueue {
+        /// Which worker.
+        worker: usize,
+    },
+    /// Tell a worker's queue something.
+    Tell {
+        /// Which worker.
+        worker: usize,
+        /// What.
+        word: Word,
     },
     /// Ask for the entries after an offset.
     Read {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::effect::{Effect, Effects};
 use super::subscription::{From, NotInFlight, Subscription, Wish};
+use super::worker::Worker;
 use crate::auth::Identity;
 use crate::backbone::Range;
 use crate::delivery::Channel;
@@ -14,6 +15,8 @@ use crate::domain::{
 };
 use crate::protocol::{ClientFrame, ErrorCode, Payload, RequestId, ServerFrame, Subscribe};
 use crate::tenants::Tenant;
+
+mod work;
 
 /// The device of a session, with what the backbone remembers of it.
 pub struct Attached {
@@ -38,6 +41,7 @@ pub struct Session {
     /// Counts its connections: only the latest resume token attaches.
     pub connections: u32,
     subs: Vec<Option<Box<Subscription>>>,
+    workers: Vec<Option<Box<Worker>>>,
 }
 
 /// Finds or makes the shared description of a channel; `None` where its namespace does not exist.
@@ -51,7 +55,7 @@ impl Session {
         identity: Box<Identity>,
         attached: Option<Box<Attached>>,
     ) -> Self {
-        Self { id, tenant, identity, attached, connections: 0, subs: Vec::new() }
+        Self { id, tenant, identity, attached, connections: 0, subs: Vec::new(), workers: Vec::new() }
     }
 
     /// The key of the device's cursors.
@@ -101,6 +105,11 @@ impl Session {
         self.subs.iter().position(is_it)
     }
 
+    /// Whether it listens to a channel or works at it.
+    fn is_subscribed(&self, channel: &ChannelName) -> bool {
+        self.number_of(channel).is_some() || self.worker_of(channel).is_some()
+    }
+
     fn find(&mut self, channel: &ChannelName) -> Option<(usize, &mut Subscription)> {
         self.subs_mut().find(|(_, sub)| sub.channel.name == *channel)
     }
@@ -113,6 +122,11 @@ impl Session {
         let mut asked_personal = false;
         for wish in wishes {
             asked_personal |= wish.channel == personal;
+            let kept_work = self.worker_of(&wish.channel);
+            if let Some(kept) = kept_work.and_then(|worker| self.worker_mut(worker)) {
+                kept.adjust(wish.window.unwrap_or(most).min(most));
+                continue;
+            }
             match self.find(&wish.channel) {
                 Some((_, kept)) => {
                     kept.adjust(wish.window.unwrap_or(most).min(most), wish.offset, wish.epoch)
@@ -159,7 +173,7 @@ impl Session {
             ClientFrame::Nack { channel, offset, delay_ms } => {
                 const LONGEST: u64 = 3_600_000;
                 let due = now + Duration::from_millis(delay_ms.min(LONGEST));
-                self.nack(&channel, offset, due, fx);
+                self.nack(&channel, offset, due, now, fx);
             }
             ClientFrame::History { id, channel, limit, before, after } => {
                 let range = Range { before, after, limit };
@@ -184,6 +198,9 @@ impl Session {
             Ok(channel) => channel,
             Err((code, message)) => return fail(id, code, message, fx),
         };
+        if channel.rules.kind == Kind::Queue {
+            return self.work(id, channel, wish.window, fx);
+        }
         let acking = channel.rules.kind == Kind::Log && (wish.ack || channel.rules.ack_always);
         let stored = self.take_stored(&wish.channel).filter(|_| acking);
         let from = match (wish.offset, stored) {
@@ -238,7 +255,7 @@ impl Session {
         channel_of: ChannelOf<'_>,
     ) -> Result<Arc<Channel>, Refusal> {
         let most = self.tenant.limits.channels_per_session;
-        if self.find(name).is_some() {
+        if self.is_subscribed(name) {
             return Err((ErrorCode::BadRequest, format!("already subscribed to {name}")));
         }
         let channel = channel_of(name).ok_or_else(|| unknown_namespace(name))?;
@@ -249,12 +266,8 @@ impl Session {
             };
             return Err((ErrorCode::Forbidden, message));
         }
-        if channel.rules.kind == Kind::Queue {
-            let message = format!("{name} is a queue; this node delivers no queues to clients");
-            return Err((ErrorCode::Unsupported, message));
-        }
         // Replies find a session that has as many channels as it may.
-        if self.sub_count() >= most && !name.is_of_session() {
+        if self.sub_count() + self.worker_count() >= most && !name.is_of_session() {
             return Err((ErrorCode::LimitExceeded, format!("a session may have {most} channels at most")));
         }
         Ok(channel)
@@ -271,6 +284,9 @@ impl Session {
             let message = "a session is always subscribed to its user's own channel";
             return fail(Some(id), ErrorCode::Forbidden, message, fx);
         }
+        if self.stop_work(id, channel, fx) {
+            return;
+        }
         let Some((sub, _)) = self.find(channel) else {
             return fail(Some(id), ErrorCode::NotFound, format!("not subscribed to {channel}"), fx);
         };
@@ -283,7 +299,7 @@ impl Session {
         let allowed = match rules.publish {
             PublishRight::Nobody => false,
             PublishRight::Anyone => true,
-            PublishRight::Subscribers => self.find(channel).is_some(),
+            PublishRight::Subscribers => self.is_subscribed(channel),
         };
         if !allowed {
             let message = match rules.publish {
@@ -304,6 +320,9 @@ impl Session {
     }
 
     fn ack(&mut self, channel: &ChannelName, offset: Offset, fx: &mut Effects) {
+        if let Some(worker) = self.worker_of(channel) {
+            return self.ack_task(worker, offset, fx);
+        }
         let Some((sub, subscription)) = self.find(channel) else {
             return fail(None, ErrorCode::NotFound, format!("ack: not subscribed to {channel}"), fx);
         };
@@ -317,7 +336,10 @@ impl Session {
         }
     }
 
-    fn nack(&mut self, channel: &ChannelName, offset: Offset, due: Instant, fx: &mut Effects) {
+    fn nack(&mut self, channel: &ChannelName, offset: Offset, due: Instant, now: Instant, fx: &mut Effects) {
+        if let Some(worker) = self.worker_of(channel) {
+            return self.nack_task(worker, offset, due, now, fx);
+        }
         let Some((_, subscription)) = self.find(channel) else {
             return fail(None, ErrorCode::NotFound, format!("nack: not subscribed to {channel}"), fx);
         };
@@ -364,6 +386,11 @@ impl Session {
             fail(None, ErrorCode::Forbidden, message, fx);
             fx.push(Effect::Leave { sub });
         }
+        for (worker, channel) in self.forbidden_work() {
+            let message = format!("the new token does not allow {channel}: the subscription has ended");
+            fail(None, ErrorCode::Forbidden, message, fx);
+            fx.push(Effect::LeaveQueue { worker });
+        }
     }
 
     /// Drops the subscriptions that a new token does not allow, of a session that sits nowhere.
@@ -383,11 +410,15 @@ impl Session {
         for (at, sub) in self.subs_mut() {
             sub.on_time(at, now, heard, fx);
         }
+        for (at, worker) in self.workers_mut() {
+            worker.on_time(at, now, heard, fx);
+        }
     }
 
     /// When [`Self::on_time`] has something to do.
     pub fn next_time(&self) -> Option<Instant> {
-        self.subs.iter().flatten().filter_map(|sub| sub.next_time()).min()
+        let subs = self.subs.iter().flatten().filter_map(|sub| sub.next_time());
+        subs.chain(self.workers.iter().flatten().filter_map(|worker| worker.next_time())).min()
     }
 
     /// The connection is gone. What waits for its answer is given up with it.

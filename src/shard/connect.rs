@@ -206,6 +206,7 @@ impl Shard {
         if !is_anonymous(identity) {
             *session.identity = identity.clone();
             session.drop_forbidden();
+            self.give_work_up(&mut session, true);
         }
         Some(session)
     }

@@ -1,8 +1,9 @@
 //! Leaving: a shard's part in the drain of its node.
 //!
 //! Sessions are told one after the other over the plan's span. A session that was told gets nothing new;
-//! it ends a moment later if nothing of it is open, else when nothing is, at the latest after its grace. What it acknowledged is
-//! stored before its connection is closed, so that wherever its client comes back the cursor is there.
+//! it ends a moment later if nothing of it is open, else when nothing is, at the latest after its grace.
+//! What it acknowledged is stored before its connection is closed, so that wherever its client comes back
+//! the cursor is there.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -50,6 +51,8 @@ impl Shard {
             self.closing.cancel();
             self.tasks.close();
             self.tasks.wait().await;
+            // What clients have done must not be done again elsewhere.
+            self.tells.flush(&self.env.queues).await;
         };
         if timeout_at(plan.shards_end.into(), in_order).await.is_err() {
             self.env.drain.force(self.env.drain.sessions_of(shard));

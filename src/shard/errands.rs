@@ -9,11 +9,11 @@ use tokio::time::{sleep, timeout};
 
 use super::Shard;
 use super::seat::Link;
-use super::state::{LeftOver, Place, who};
+use super::state::{LeftOver, Place, who, worker_id};
 use crate::backbone::backoff::Backoff;
-use crate::backbone::{BackboneError, CursorWrite, Range, Stored, one};
+use crate::backbone::{Addition, BackboneError, CursorWrite, Once, Range, Stored, one};
 use crate::delivery::dead_letters::DeadLetter;
-use crate::delivery::{Request, SessionEvent};
+use crate::delivery::{Request, SessionEvent, queues};
 use crate::domain::{ChannelName, CloseReason, Offset, Publication, RawEntry, StreamKey};
 use crate::protocol::{ErrorCode, Payload, RequestId, ServerFrame};
 use crate::session::Session;
@@ -25,6 +25,8 @@ use crate::transport::outbox::Flush;
 pub(super) enum Errand {
     /// Ask the feed. These stay in order.
     Ask(Request),
+    /// Tell the queues. These stay in order.
+    Tell(queues::Request),
     /// Store cursors soon, not at the next tick.
     StoreCursors,
     /// Store the cursor of a subscription that ended.
@@ -84,7 +86,8 @@ impl Shard {
     pub(super) fn start(self: &Rc<Self>, errand: Errand) {
         let shard = self.clone();
         match errand {
-            Errand::Ask(request) => self.ask(request),
+            Errand::Ask(request) => self.asks.push(request),
+            Errand::Tell(request) => self.tells.push(request),
             Errand::StoreCursors => self.store_now.notify_one(),
             Errand::StoreCursor(write) => self.spawn(async move {
                 // If that fails the cursor stays behind: what was acknowledged comes again.
@@ -177,9 +180,14 @@ impl Shard {
         let Some((tenant, user, session)) = self.whose(place) else { return done(id) };
         message.user = Some(user);
         message.session = Some(session);
-        let dedupe = message.id.clone();
+        let once = message.id.clone().map(Once::Id);
         let stream = StreamKey::channel(&tenant, &channel);
-        let appended = self.env.backbone.append(&stream, message.into_fields(), dedupe.as_deref()).await;
+        let refuse_at = self.with(|state| {
+            let session = &state.seats[state.at(place)?].session;
+            session.tenant.rules(channel.namespace())?.refuse_at()
+        });
+        let addition = Addition { stream, fields: message.into_fields(), once, refuse_at };
+        let appended = one(self.env.backbone.append_all(&[addition]).await);
         let metrics = self.env.metrics.tenant(&tenant);
         let outcome = publish_outcome(&appended);
         events::published(&metrics, &tenant, &channel, Via::Client, outcome);
@@ -403,8 +411,18 @@ impl Shard {
         self.env.upstream.tell(&session.tenant, event, || who(&session));
     }
 
-    /// Stores the cursors of a session that sits nowhere.
+    /// Tells queues the last words of workers that a session has no more.
+    pub(super) fn give_work_up(&self, session: &mut Session, only_forbidden: bool) {
+        let worker = worker_id(session);
+        for (channel, word) in session.give_work_up(only_forbidden) {
+            let stream = channel.stream.clone();
+            self.tells.push(queues::Request::Tell { stream, worker, word });
+        }
+    }
+
+    /// Stores the cursors of a session that sits nowhere, and gives back what it works on.
     async fn store_last(&self, session: &mut Session) {
+        self.give_work_up(session, false);
         let writes: Vec<_> = unstored(session).into_iter().map(|(_, write)| write).collect();
         if !writes.is_empty() {
             let answers = self.env.backbone.store_cursors(&writes).await;

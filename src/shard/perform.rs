@@ -53,6 +53,9 @@ impl State {
             }
             Effect::Join { sub } => self.join(at, sub),
             Effect::Leave { sub } => self.leave(at, sub),
+            Effect::JoinQueue { worker } => self.join_queue(at, worker),
+            Effect::LeaveQueue { worker } => self.leave_queue(at, worker),
+            Effect::Tell { worker, word } => self.worker_says(at, worker, word),
             Effect::Read { sub, after } => self.read(at, sub, after),
             Effect::Pursue { sub } => self.pursue(at, sub),
             Effect::CursorMoved { .. } => self.mark_unstored(at),
@@ -91,13 +94,24 @@ impl State {
 
     /// Counts what a frame tells, or tells it to the backends.
     fn note(&self, at: usize, frame: &ServerFrame) {
+        let session = &self.seats[at].session;
         match frame {
             ServerFrame::Gap { channel, after, reason, .. } => {
-                let tenant = &self.seats[at].session.tenant.id;
+                let tenant = &session.tenant.id;
                 events::gap(&self.metrics.tenant(tenant), tenant, channel, *after, (*reason).into());
             }
             ServerFrame::Subscribed { channel, .. } => {
                 self.tell(at, SessionEvent::Subscribed(channel.clone()));
+            }
+            // Messages that come this way are a queue's.
+            ServerFrame::Message { channel, message, attempt } => {
+                let Some(worker) = session.worker_of(channel).and_then(|at| session.worker(at)) else {
+                    return;
+                };
+                let metrics = &worker.channel.metrics;
+                metrics.messages_delivered.inc();
+                metrics.message_bytes_delivered.inc_by(message.data.len() as u64);
+                metrics.redeliveries.inc_by(u64::from(*attempt > 1));
             }
             _ => {}
         }

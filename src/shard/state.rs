@@ -32,9 +32,11 @@ mod agenda;
 mod channels;
 mod telling;
 mod walk;
+mod work;
 
 pub(super) use telling::{LeftOver, who};
 pub(super) use walk::Shared;
+pub(super) use work::worker_id;
 
 /// Names a session on this shard from outside its state: the seat may be somebody else's by then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +115,7 @@ impl State {
         seat.link = Some(link);
         seat.send(connected, &mut self.scratch);
         let kept: Vec<usize> = seat.session.subs_mut().map(|(sub, _)| sub).collect();
+        let kept_work: Vec<usize> = seat.session.workers_mut().map(|(worker, _)| worker).collect();
         let (hub, metrics) = (&self.hub, &self.metrics);
         let mut channel_of = |name: &ChannelName| channel(hub, metrics, &tenant, name);
         seat.session.begin(wishes, &mut channel_of, &mut self.fx);
@@ -120,6 +123,9 @@ impl State {
         self.touch(at);
         for sub in kept {
             self.join(at, sub);
+        }
+        for worker in kept_work {
+            self.join_queue(at, worker);
         }
         self.perform(at, None);
         self.mark_unstored(at);
@@ -221,6 +227,8 @@ impl State {
         self.part_all(at);
         let seat = &mut self.seats[at];
         seat.session.interrupt(link.heard);
+        self.pause_work(at, link.heard);
+        let seat = &mut self.seats[at];
         let patience = Duration::from_millis(seat.session.tenant.limits.resume_window_ms);
         seat.expires = Some(Instant::now() + patience);
         let (tenant, lived) = (&seat.session.tenant.id, link.opened.elapsed());
@@ -251,6 +259,7 @@ impl State {
         for sub in self.subs_of(at) {
             self.release(at, sub);
         }
+        self.release_work(at);
         let seat = self.seats.remove(at);
         if let Some(expires) = seat.expires {
             self.waiting.remove(expires, at);
@@ -359,6 +368,10 @@ impl State {
         self.seats[at].held = false;
         for sub in self.subs_of(at) {
             self.pursue(at, sub);
+        }
+        let workers: Vec<usize> = self.seats[at].session.workers_mut().map(|(worker, _)| worker).collect();
+        for worker in workers {
+            self.pursue_work(at, worker);
         }
         self.perform(at, None);
     }

@@ -180,6 +180,12 @@ families! {
         |m, out| out.tenants_labelled(m, "kind", |t| &t.session_events);
     Counter "session_events_dropped" "Session events lost because the backbone was away too long"
         |m, out| out.tenants(m, |t| &t.session_events_dropped);
+    Gauge "work_held" "Entries of queues that this node holds for its sessions"
+        |m, out| out.tenants(m, |t| &t.work_held);
+    Counter "work_finished" "Entries of queues finished through this node"
+        |m, out| out.tenants(m, |t| &t.work_finished);
+    Counter "work_returned" "Entries of queues that this node gave back"
+        |m, out| out.tenants(m, |t| &t.work_returned);
     Histogram "delivery_delay_seconds" "From an entry's offset to its fan-out, once a batch"
         |m, out| out.tenants(m, |t| &t.delivery_delay);
     Gauge "ingress_held" "1 while this node reads the tenant's ingress"

@@ -129,6 +129,12 @@ pub struct TenantMetrics {
     pub session_events: Labelled<EventKind, Counter>,
     /// Session events that were not.
     pub session_events_dropped: Counter,
+    /// Entries of queues that this node holds.
+    pub work_held: Gauge,
+    /// Entries of queues that were finished through this node.
+    pub work_finished: Counter,
+    /// Entries of queues that this node gave back.
+    pub work_returned: Counter,
     /// From an entry's offset to its fan-out, once a batch.
     pub delivery_delay: Histogram,
     /// 1 while this node reads the tenant's ingress.
@@ -162,6 +168,9 @@ impl Default for TenantMetrics {
             sends_running: Gauge::default(),
             session_events: Labelled::default(),
             session_events_dropped: Counter::default(),
+            work_held: Gauge::default(),
+            work_finished: Counter::default(),
+            work_returned: Counter::default(),
             delivery_delay: Histogram::new(DELAY_BOUNDS),
             ingress_held: Gauge::default(),
             ingress_entries: Counter::default(),

@@ -220,7 +220,7 @@ const CHANNELS: usize = 20;
 async fn load(backend: &mut Backend, numbers: std::ops::Range<usize>) -> Result<()> {
     let entry = |n: usize| {
         let targets: Vec<_> =
-            (0..CHANNELS).filter(|c| (c + n) % 2 == 0).map(|c| format!("room:{c}")).collect();
+            (0..CHANNELS).filter(|c| (c + n).is_multiple_of(2)).map(|c| format!("room:{c}")).collect();
         (targets.join(","), n.to_string())
     };
     let entries: Vec<_> = numbers.map(entry).collect();

@@ -15,6 +15,7 @@ mod limits;
 mod outages;
 mod protocol_doc;
 mod publishing;
+mod queues;
 mod resp;
 mod retention;
 mod sessions;

@@ -119,9 +119,8 @@ async fn a_redis_out_of_memory_refuses_and_delivers() {
         let mut reader = client(&rig.nodes[1], &user("reader").sub_with(sub)).await?;
         let publishing = one_of(&mut reader, &["subscribed"]).await?;
         ensure!(publishing.text("channel") == "room:1", "{}", publishing.0);
-        let refused = reader
-            .request(json!({"type": "publish", "channel": "room:1", "data": "no room"}))
-            .await?;
+        let refused =
+            reader.request(json!({"type": "publish", "channel": "room:1", "data": "no room"})).await?;
         ensure!(refused.text("code") == "unavailable", "{}", refused.0);
         let refusals = "tidegate_publishes_total{tenant=\"demo\",via=\"http\",outcome=\"unavailable\"}";
         ensure!(rig.nodes[0].metric(refusals).await? > 0.0, "it is counted");

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::parse::Message;
 use crate::backbone::{Addition, Backbone, BackboneError, Once};
 use crate::delivery::Upstream;
-use crate::domain::{ChannelName, Kind, Offset, Publication, StreamKey};
+use crate::domain::{ChannelName, Offset, Publication, StreamKey};
 use crate::telemetry::{PublishOutcome, TenantMetrics, Via, events};
 use crate::tenants::Tenant;
 
@@ -107,7 +107,7 @@ impl Ready {
             fields: self.fields.clone(),
             once: self.once.clone(),
             // A queue is never trimmed past work that waits, so it is full at some time.
-            refuse_at: (rules.kind == Kind::Queue).then_some(rules.retention.max_len),
+            refuse_at: rules.refuse_at(),
         })
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn take(store: &mut Store, take: &Take, now_ms: u64) -> Vec<Work> {
         };
         work.extend(claim(group, log, &consumer, take.count - work.len(), now_ms, stale));
         let new = group.deliver(log, &consumer, take.count - work.len(), false, now_ms);
-        work.extend(new.into_iter().map(|entry| Work { entry, attempts: 0 }));
+        work.extend(new.into_iter().map(|entry| Work { entry, attempts: 0, again: false }));
         work
     });
     taken.unwrap_or_default()
@@ -50,7 +50,8 @@ fn claim(
     let how = Claim { just_id: true, ..Claim::default() };
     let claimed = found.into_iter().filter_map(|(offset, count)| {
         let entry = group.claim(log, consumer, offset, &how, now_ms)?;
-        Some(Work { entry, attempts: u8::try_from(count.saturating_sub(1)).unwrap_or(u8::MAX) })
+        let attempts = u8::try_from(count.saturating_sub(1)).unwrap_or(u8::MAX);
+        Some(Work { entry, attempts, again: true })
     });
     claimed.collect()
 }

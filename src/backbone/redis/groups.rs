@@ -63,9 +63,10 @@ pub(super) async fn take(link: &Link, sweeps: &Sweeps, take: &Take) -> Result<Ve
         let stale = values::count(answer.next().unwrap_or_default(), "the take script")?;
         let mut work = Vec::with_capacity(answer.len() / 2);
         while let (Some(count), Some(entry)) = (answer.next(), answer.next()) {
-            let attempts = values::count(count, "the take script")?.saturating_sub(1);
+            let count = values::count(count, "the take script")?;
+            let (attempts, again) = (count.saturating_sub(1), count > 0);
             let entry = values::entry(entry).ok_or_else(|| errors::unexpected("the take script"))?;
-            work.push(Work { entry, attempts: u8::try_from(attempts).unwrap_or(u8::MAX) });
+            work.push(Work { entry, attempts: u8::try_from(attempts).unwrap_or(u8::MAX), again });
         }
         Ok((stale, work))
     });

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use crate::domain::{ChannelName, Kind, Malformed, Offset, Publication, RawEntry, StreamKey};
+use crate::domain::{ChannelName, Malformed, Offset, Publication, RawEntry, StreamKey};
 use crate::tenants::Tenant;
 
 /// Targets of one entry, at most.
@@ -104,7 +104,7 @@ fn target(name: &str, tenant: &Tenant) -> Result<Target, NoTarget> {
         return Err(wrong("unknown_namespace", error));
     };
     let stream = StreamKey::channel(&tenant.id, &channel);
-    let refuse_at = (rules.kind == Kind::Queue).then_some(rules.retention.max_len);
+    let refuse_at = rules.refuse_at();
     Ok(Target { channel, stream, refuse_at })
 }
 

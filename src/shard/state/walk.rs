@@ -38,6 +38,11 @@ impl State {
                     Err(error) => self.refuse_members(&stream, &error.to_string()),
                 }
             }
+            Delivery::QueueOpened { stream, worker, channel } => {
+                self.on_queue_opened(&stream, worker, channel);
+            }
+            Delivery::Task { stream, worker, task } => self.on_task(stream, worker, task),
+            Delivery::TaskLost { stream, worker, offset } => self.on_task_lost(&stream, worker, offset),
             Delivery::Lagged { stream, until, epoch } => {
                 let Some(held) = self.hub.get_mut(&stream) else { return };
                 // Without this everybody would stand at the channel's end and read nothing.

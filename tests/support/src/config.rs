@@ -36,6 +36,7 @@ pub struct NodeConfig {
     redis: Option<(String, Vec<String>)>,
     memory: BTreeMap<String, u64>,
     has_admin: bool,
+    cluster: BTreeMap<String, u64>,
     retention: BTreeMap<String, u64>,
     tenants: BTreeMap<String, TenantConfig>,
 }
@@ -78,6 +79,12 @@ impl NodeConfig {
     /// Gives operators the token [`ADMIN_TOKEN`].
     pub fn admin(self) -> Self {
         Self { has_admin: true, ..self }
+    }
+
+    /// Sets a number of `[cluster]`.
+    pub fn cluster(mut self, name: &str, value: u64) -> Self {
+        self.cluster.insert(name.into(), value);
+        self
     }
 
     /// Sets a value of `[retention]`.
@@ -128,11 +135,9 @@ impl NodeConfig {
         }
         section(&mut toml, "limits", self.limits.iter().map(|(name, value)| format!("{name} = {value}")));
         section(&mut toml, "memory", self.memory.iter().map(|(name, value)| format!("{name} = {value}")));
-        section(
-            &mut toml,
-            "retention",
-            self.retention.iter().map(|(name, value)| format!("{name} = {value}")),
-        );
+        for (name, values) in [("cluster", &self.cluster), ("retention", &self.retention)] {
+            section(&mut toml, name, values.iter().map(|(name, value)| format!("{name} = {value}")));
+        }
         for (id, tenant) in &self.tenants {
             tenant.write(&mut toml, id);
         }
@@ -150,6 +155,7 @@ impl Default for TenantConfig {
             ("room", vec![]),
             ("live", vec!["kind = \"live\""]),
             ("work", vec!["dead_letters = true"]),
+            ("queue", vec!["kind = \"queue\"", "publish = \"anyone\""]),
             ("state", vec!["on_slow = \"conflate\""]),
         ];
         let owned = |settings: Vec<&str>| settings.into_iter().map(str::to_owned).collect();

@@ -1,6 +1,7 @@
 -- KEYS[1] stream. ARGV: group, consumer, the consumer of what was given back, how many entries, after how
 -- many milliseconds a held one is stale, 1 to look for stale ones.
--- Answers how many stale ones were found, then for each entry its delivery count and the entry.
+-- Answers how many stale ones were found, then for each entry its delivery count, 0 for a new one, and the
+-- entry.
 -- A delivery count is attempts + 1, and only `keep` and `give_back` set it: to be claimed is no attempt.
 local group, consumer, back, most = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local work, seen = { 0 }, {}
@@ -37,7 +38,7 @@ end
 if most > 0 then
   local new = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', most, 'STREAMS', KEYS[1], '>')
   for _, entry in ipairs(new and new[1][2] or {}) do
-    work[#work + 1] = 1
+    work[#work + 1] = 0
     work[#work + 1] = entry
   end
 end

@@ -73,7 +73,8 @@ pub async fn no_two_consumers_get_the_same_work(subject: &Subject) {
 pub async fn attempts_outlive_their_consumer(subject: &Subject) {
     let key = stream("attempts");
     let added = subject.add(&key, 3).await;
-    take(subject, &key, "a", 9, LONG).await;
+    let work = take(subject, &key, "a", 9, LONG).await;
+    assert!(work.iter().all(|work| !work.again), "nobody was given it before");
     let kept = subject.backbone.keep(&group(&key), "a", &held(&added[..2], 3)).await.unwrap();
     assert_eq!(kept, added[..2]);
     assert!(take(subject, &key, "b", 9, LONG).await.is_empty(), "all of it is held");
@@ -81,6 +82,7 @@ pub async fn attempts_outlive_their_consumer(subject: &Subject) {
     for consumer in ["b", "c", "a"] {
         let work = take(subject, &key, consumer, 9, Duration::ZERO).await;
         assert_eq!(taken(&work), [(added[0], 3), (added[1], 3), (added[2], 0)]);
+        assert!(work.iter().all(|work| work.again), "also what nobody said anything about");
     }
     let most = subject.backbone.keep(&group(&key), "a", &held(&added[..1], u8::MAX)).await.unwrap();
     assert_eq!(most.len(), 1);

@@ -1,0 +1,116 @@
+//! The task over the embedded backbone.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::backbone::embedded::Embedded;
+use crate::backbone::{Group, Take};
+use crate::domain::{ChannelName, NamespaceRules, TenantId};
+
+struct Rig {
+    backbone: Arc<Embedded>,
+    channel: Arc<Channel>,
+    queues: QueuesHandle,
+    shard: mpsc::Receiver<Delivery>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Rig {
+    /// One shard, whose queue takes so many.
+    fn new(capacity: usize) -> Self {
+        let dirty = Arc::new(DirtySet::default());
+        let backbone = Embedded::new(dirty.clone());
+        let metrics = Metrics::default();
+        let tenant = TenantId::parse("acme").unwrap();
+        let name = ChannelName::parse("queue:1").unwrap();
+        let stream = StreamKey::channel(&tenant, &name);
+        let rules = Arc::new(NamespaceRules::queue("queue"));
+        let tenant_metrics = metrics.tenant(&tenant);
+        let channel = Channel { tenant, name, stream, rules, max_payload: 64, metrics: tenant_metrics };
+        let (to_shard, shard) = mpsc::channel(capacity);
+        let (stop, node) = (CancellationToken::new(), NodeId::parse("one").unwrap());
+        let options = QueueOptions::default();
+        let (queues, task) =
+            Queues::spawn(backbone.clone(), node, dirty, metrics, options, vec![to_shard], stop.clone());
+        Self { backbone, channel: Arc::new(channel), queues, shard, stop, task }
+    }
+
+    async fn add(&self, count: usize) -> Vec<Offset> {
+        let mut added = Vec::new();
+        for _ in 0..count {
+            let fields = vec![("data".into(), "x".into())];
+            added.push(self.backbone.append(&self.channel.stream, fields, None).await.unwrap());
+        }
+        added
+    }
+
+    async fn join(&mut self, worker: WorkerId) {
+        let (channel, shard, attempts) = (self.channel.clone(), ShardId(0), 5);
+        self.queues.send(Request::Join { channel, worker, shard, attempts }).await.unwrap();
+        match self.shard.recv().await {
+            Some(Delivery::QueueOpened { worker: opened, channel: Ok(_), .. }) => assert_eq!(opened, worker),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn tell(&self, worker: WorkerId, word: Word) {
+        let stream = self.channel.stream.clone();
+        self.queues.send(Request::Tell { stream, worker, word }).await.unwrap();
+    }
+
+    async fn task(&mut self) -> (WorkerId, Offset) {
+        match self.shard.recv().await {
+            Some(Delivery::Task { worker, task, .. }) => (worker, task.message.offset),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What another node gets now.
+    async fn left(&self) -> Vec<Offset> {
+        let group = Group { stream: self.channel.stream.clone(), name: GROUP };
+        let idle = Duration::from_secs(600);
+        let take = Take { group, consumer: "two".into(), count: 100, idle };
+        let work = self.backbone.take(&take).await.unwrap();
+        work.into_iter().map(|work| work.entry.offset).collect()
+    }
+}
+
+fn worker() -> WorkerId {
+    WorkerId { session: SessionId::random(), attach: 1 }
+}
+
+#[tokio::test]
+async fn a_full_shard_loses_no_work() {
+    let mut rig = Rig::new(1);
+    let (ada, bob) = (worker(), worker());
+    rig.join(ada).await;
+    rig.join(bob).await;
+    rig.tell(ada, Word::Want(10)).await;
+    rig.tell(bob, Word::Want(10)).await;
+    let added = rig.add(20).await;
+    let mut got: BTreeMap<Offset, WorkerId> = BTreeMap::new();
+    for _ in 0..added.len() {
+        let (worker, offset) = rig.task().await;
+        assert!(got.insert(offset, worker).is_none(), "{offset} came twice");
+    }
+    assert!(got.keys().copied().eq(added), "everything came");
+    assert_eq!(got.values().filter(|worker| **worker == ada).count(), 10);
+}
+
+#[tokio::test]
+async fn at_its_end_a_node_gives_back_what_is_not_done() {
+    let mut rig = Rig::new(64);
+    let ada = worker();
+    rig.join(ada).await;
+    let added = rig.add(6).await;
+    rig.tell(ada, Word::Want(4)).await;
+    for _ in 0..4 {
+        rig.task().await;
+    }
+    assert_eq!(rig.left().await, added[4..], "the node has taken no more than was wanted");
+    rig.tell(ada, Word::Done(added[1])).await;
+    rig.stop.cancel();
+    (&mut rig.task).await.unwrap();
+    assert_eq!(rig.left().await, [added[0], added[2], added[3]]);
+}
