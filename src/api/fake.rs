@@ -68,7 +68,7 @@ impl Backbone for Fake {
                 return Ok(known);
             }
         }
-        added.push((stream.clone(), RawEntry { offset, fields }));
+        added.push((stream.clone(), RawEntry { offset, fields, oversize: None }));
         Ok(offset)
     }
 

@@ -234,7 +234,7 @@ impl Log {
 
 impl Entry {
     fn to_raw(&self, offset: Offset) -> RawEntry {
-        RawEntry { offset, fields: self.fields.clone() }
+        RawEntry { offset, fields: self.fields.clone(), oversize: None }
     }
 }
 

@@ -1,11 +1,10 @@
-//! From the client library's values to the words of the contract. Bytes are moved, never copied.
+//! From the client library's values to the words of the contract.
 
-use bytes::Bytes;
 use redis::Value;
 
 use super::errors::{checked, unexpected};
 use crate::backbone::BackboneError;
-use crate::domain::{Offset, RawEntry};
+use crate::domain::Offset;
 
 /// A text of any of the kinds that the protocol knows.
 pub(super) fn text(value: Value) -> Result<String, BackboneError> {
@@ -18,6 +17,7 @@ pub(super) fn text(value: Value) -> Result<String, BackboneError> {
 }
 
 /// An array.
+#[expect(dead_code)]
 pub(super) fn array(value: Value, command: &str) -> Result<Vec<Value>, BackboneError> {
     match checked(value)? {
         Value::Array(items) => Ok(items),
@@ -48,25 +48,6 @@ pub(super) fn offset(value: &Value) -> Option<Offset> {
     }
 }
 
-/// The entries of an `XRANGE`.
-pub(super) fn entries(value: Value) -> Result<Vec<RawEntry>, BackboneError> {
-    array(value, "XRANGE")?.into_iter().map(|item| entry(item).ok_or_else(|| unexpected("XRANGE"))).collect()
-}
-
-fn entry(value: Value) -> Option<RawEntry> {
-    let Value::Array(parts) = value else { return None };
-    let mut parts = parts.into_iter();
-    let offset = offset(&parts.next()?)?;
-    let Value::Array(fields) = parts.next()? else { return None };
-    let bytes = |value| match value {
-        Value::BulkString(bytes) => Some(Bytes::from(bytes)),
-        _ => None,
-    };
-    let fields =
-        two_by_two(fields).map(|(name, value)| Some((bytes(name)?, bytes(value)?))).collect::<Option<_>>()?;
-    Some(RawEntry { offset, fields })
-}
-
 /// What `XINFO STREAM` says of a stream that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StreamInfo {
@@ -80,47 +61,6 @@ pub(super) struct StreamInfo {
     pub(super) first_entry: Option<Offset>,
     /// The last entry in the log.
     pub(super) last_entry: Option<Offset>,
-}
-
-/// The answer to `XINFO STREAM`; `None` for a key that does not exist.
-pub(super) fn stream_info(value: Value) -> Result<Option<StreamInfo>, BackboneError> {
-    if let Value::ServerError(error) = &value
-        && error.details().is_some_and(|text| text.contains("no such key"))
-    {
-        return Ok(None);
-    }
-    let mut info =
-        StreamInfo { length: 0, last: Offset::ZERO, added: None, first_entry: None, last_entry: None };
-    let (mut has_length, mut has_last) = (false, false);
-    for (name, value) in pairs(value, "XINFO STREAM")? {
-        match text(name)?.as_str() {
-            "length" => (info.length, has_length) = (number(&value)?, true),
-            "last-generated-id" => {
-                let last = offset(&value).ok_or_else(|| unexpected("XINFO STREAM"))?;
-                (info.last, has_last) = (last, true);
-            }
-            "entries-added" => info.added = Some(number(&value)?),
-            "first-entry" => info.first_entry = entry_offset(&value),
-            "last-entry" => info.last_entry = entry_offset(&value),
-            _ => {}
-        }
-    }
-    // Proofs rest on these two: an answer without them proves nothing and must not pass for zeros.
-    if has_length && has_last { Ok(Some(info)) } else { Err(unexpected("XINFO STREAM")) }
-}
-
-fn number(value: &Value) -> Result<u64, BackboneError> {
-    match value {
-        Value::Int(number) => u64::try_from(*number).map_err(|_| unexpected("XINFO STREAM")),
-        _ => Err(unexpected("XINFO STREAM")),
-    }
-}
-
-fn entry_offset(value: &Value) -> Option<Offset> {
-    match value {
-        Value::Array(parts) => offset(parts.first()?),
-        _ => None,
-    }
 }
 
 /// A field of an `INFO` text.
