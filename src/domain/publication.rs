@@ -68,24 +68,29 @@ pub enum Malformed {
 }
 
 impl Publication {
-    /// Understands an entry. Fields this version does not know are left alone.
+    /// [`Publication::take_entry`] of an entry that is needed further.
     pub fn from_entry(entry: &RawEntry, max_payload: usize) -> Result<Self, Malformed> {
+        Self::take_entry(entry.clone(), max_payload)
+    }
+
+    /// Understands an entry; its payload is moved. Fields this version does not know are left alone.
+    pub fn take_entry(entry: RawEntry, max_payload: usize) -> Result<Self, Malformed> {
         if let Some(got) = entry.oversize {
             return Err(Malformed::TooLarge { got, limit: max_payload });
         }
         let mut message = Self { offset: entry.offset, ..Self::default() };
         let mut data = None;
-        for (name, value) in &entry.fields {
+        for (name, value) in entry.fields {
             match name.as_ref() {
-                b"data" => data = Some(value.clone()),
-                b"headers" => message.headers = Some(headers(value)?),
-                b"id" => message.id = Some(text("id", value)?),
-                b"key" => message.key = Some(text("key", value)?),
-                b"ttl_ms" => message.ttl_ms = Some(millis("ttl_ms", value)?),
-                b"spread_ms" => message.spread_ms = Some(millis("spread_ms", value)?),
-                b"user" => message.user = Some(text("user", value)?),
-                b"session" => message.session = Some(text("session", value)?),
-                b"traceparent" => message.traceparent = Some(text("traceparent", value)?),
+                b"data" => data = Some(value),
+                b"headers" => message.headers = Some(headers(&value)?),
+                b"id" => message.id = Some(text("id", &value)?),
+                b"key" => message.key = Some(text("key", &value)?),
+                b"ttl_ms" => message.ttl_ms = Some(millis("ttl_ms", &value)?),
+                b"spread_ms" => message.spread_ms = Some(millis("spread_ms", &value)?),
+                b"user" => message.user = Some(text("user", &value)?),
+                b"session" => message.session = Some(text("session", &value)?),
+                b"traceparent" => message.traceparent = Some(text("traceparent", &value)?),
                 _ => {}
             }
         }

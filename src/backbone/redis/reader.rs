@@ -260,7 +260,11 @@ impl Driver {
         if self.asked.is_empty() {
             self.heard = Instant::now();
         }
-        self.output.extend_from_slice(&commands.bytes);
+        if self.output.is_empty() {
+            self.output = commands.bytes;
+        } else {
+            self.output.extend_from_slice(&commands.bytes);
+        }
         self.asked.push_back(Asked { gathering: Gathering::new(commands.wants), answer });
     }
 

@@ -1,5 +1,8 @@
 //! Reading streams: pages that prove their continuity, tails, history.
 
+use std::fmt::Display;
+use std::io::Write as _;
+
 use super::connection::Link;
 use super::continuity::{Verdict, judge};
 use super::errors;
@@ -10,6 +13,8 @@ use crate::domain::{Offset, RawEntry, StreamKey};
 
 /// Commands in one pipeline: bounds what one answer's timeout has to cover.
 const CHUNK: usize = 1_000;
+/// Room for an offset: two numbers and a dash.
+const WORD: usize = 41;
 /// Entries in one answer, whatever was asked for.
 const MOST_ENTRIES: usize = 10_000;
 
@@ -26,9 +31,15 @@ async fn read_chunk(link: &Link, way: Way, reads: &[Read]) -> Vec<Result<Page, B
     let mut commands = Commands::with_capacity(reads.len());
     for read in reads {
         // One more for the entry at the position, one more to see whether others follow.
-        let (after, count) = (read.after.to_string(), (wanted(read) + 2).to_string());
-        let words =
-            [b"XRANGE", read.stream.as_str().as_bytes(), after.as_bytes(), b"+", b"COUNT", count.as_bytes()];
+        let (mut after, mut count) = ([0; WORD], [0; WORD]);
+        let words = [
+            b"XRANGE",
+            read.stream.as_str().as_bytes(),
+            written(&mut after, read.after),
+            b"+",
+            b"COUNT",
+            written(&mut count, wanted(read) + 2),
+        ];
         commands.push(Want::Entries(read.after), &words);
     }
     let found: Vec<_> =
@@ -50,6 +61,14 @@ async fn read_chunk(link: &Link, way: Way, reads: &[Read]) -> Vec<Result<Page, B
         pages.push(page);
     }
     pages
+}
+
+/// The value as text, without an allocation for each of a pipeline.
+fn written(buffer: &mut [u8; WORD], value: impl Display) -> &[u8] {
+    let mut rest = &mut buffer[..];
+    write!(rest, "{value}").expect("no offset and no number is longer");
+    let length = WORD - rest.len();
+    &buffer[..length]
 }
 
 fn wanted(read: &Read) -> usize {
