@@ -17,7 +17,7 @@ export TIDEGATE_NODE_MODULES := $(TIDEGATE_TOOLS)/clients/node_modules
 # Tools of ours come after the machine's own.
 export PATH := $(PATH):$(TIDEGATE_TOOLS)/bin
 
-.PHONY: help run test tools check fmt clippy docs deny rust clients bench
+.PHONY: help run test tools check fmt clippy docs deny rust clients openapi bench
 
 help: ## lists the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ run: ## builds a node and runs it with the tenant demo, no Redis needed
 	$(CARGO) build --locked
 	exec "$(CARGO_TARGET_DIR)/debug/tidegate" dev $(ARGS)
 
-test: tools check rust clients ## everything that CI checks; installs what it needs
+test: tools check rust clients openapi ## everything that CI checks; installs what it needs
 
 check: fmt clippy docs deny ## formatting, lints, documentation, dependencies; warnings are errors
 
@@ -52,6 +52,10 @@ rust: ## Rust tests
 clients: ## examples and the live page, against a real redis-server, a node and a real browser
 	$(CARGO) build --locked
 	$(TIDEGATE_PYTHON) scripts/check-clients.py "$(CARGO_TARGET_DIR)/debug/tidegate"
+
+openapi: ## docs/openapi.json against a node: made-up requests, and no answer that is not described
+	$(CARGO) build --locked
+	$(TIDEGATE_PYTHON) scripts/check-openapi.py "$(CARGO_TARGET_DIR)/debug/tidegate"
 
 bench: ## measures a release build against the budgets; ARGS=--help lists what it takes
 	benches/run.sh $(ARGS)

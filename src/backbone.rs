@@ -13,6 +13,8 @@ use crate::domain::{ChannelName, Cursor, CursorKey, Epoch, Generation, NodeId, O
 pub mod backoff;
 pub mod clock;
 pub mod embedded;
+#[cfg(test)]
+pub(crate) mod overlay;
 pub mod redis;
 pub mod resp;
 pub mod wake;
@@ -27,7 +29,8 @@ pub trait Backbone: Send + Sync + 'static {
     /// epoch, and marks every watched stream. Watching twice is watching once.
     async fn watch(&self, streams: &[StreamKey]) -> Result<(), BackboneError>;
 
-    /// Stops waking for these streams. A few late marks may still come.
+    /// Stops waking for these streams. A few late marks may still come; [`Self::watchers`] asked after
+    /// this does not count this node, while the backbone answers.
     async fn unwatch(&self, streams: &[StreamKey]);
 
     /// Where these streams end, one answer each, in order. A stream that does not exist ends at `0-0`.
@@ -47,17 +50,7 @@ pub trait Backbone: Send + Sync + 'static {
 
     /// Adds entries, pipelined, one answer each, in order; two to one stream keep their order. The answer
     /// is the entry's offset once it is in the log, or that of the entry which [`Once`] found there.
-    async fn append_all(&self, additions: &[Addition]) -> Vec<Result<Offset, BackboneError>> {
-        let mut answers = Vec::with_capacity(additions.len());
-        for Addition { stream, fields, once, .. } in additions {
-            let dedupe = once.as_ref().and_then(|once| match once {
-                Once::Id(id) => Some(&**id),
-                Once::Ingress(_) => None,
-            });
-            answers.push(self.append(stream, fields.clone(), dedupe).await);
-        }
-        answers
-    }
+    async fn append_all(&self, additions: &[Addition]) -> Vec<Result<Offset, BackboneError>>;
 
     /// Adds one entry. With `dedupe` it is added [`Once::Id`].
     async fn append(
@@ -65,83 +58,63 @@ pub trait Backbone: Send + Sync + 'static {
         stream: &StreamKey,
         fields: Vec<(Bytes, Bytes)>,
         dedupe: Option<&str>,
-    ) -> Result<Offset, BackboneError>;
+    ) -> Result<Offset, BackboneError> {
+        let once = dedupe.map(|id| Once::Id(id.into()));
+        one(self.append_all(&[Addition { stream: stream.clone(), fields, once, refuse_at: None }]).await)
+    }
 
-    /// Trims streams by length, age and bytes; one failing does not stop the others.
-    async fn trim(&self, trims: &[Trim]) -> Result<(), BackboneError>;
+    /// Trims streams by length, age and bytes, one answer each, in order: how many entries went, 0 for
+    /// a stream that does not exist. Bounded work a stream: of one that is [`TRIMMED_AT_ONCE`] entries
+    /// too long some may be left.
+    async fn trim(&self, trims: &[Trim]) -> Vec<Result<u64, BackboneError>>;
 
     /// Removes entries; how many there were.
-    async fn remove(&self, _stream: &StreamKey, _offsets: &[Offset]) -> Result<u64, BackboneError> {
-        Err(BackboneError::Refused("not supported".into()))
-    }
+    async fn remove(&self, stream: &StreamKey, offsets: &[Offset]) -> Result<u64, BackboneError>;
 
     /// Removes the streams among these that are empty and have no consumer group, each looked at again
-    /// in the moment of its removal; how many it were.
-    async fn remove_empty(&self, _streams: &[StreamKey]) -> Result<u64, BackboneError> {
-        Err(BackboneError::Refused("not supported".into()))
-    }
+    /// in the moment of its removal, one answer each, in order: whether it was removed.
+    async fn remove_empty(&self, streams: &[StreamKey]) -> Vec<Result<bool, BackboneError>>;
 
     /// Some more of all streams whose keys begin with `prefix`, from `cursor`, 0 at first, and the
     /// cursor to go on with, 0 at the end. A stream that is there from the first call to the last is
     /// found at least once; one call costs the backbone about `effort` keys looked at.
     async fn scan(
         &self,
-        _prefix: &str,
-        _cursor: u64,
-        _effort: usize,
-    ) -> Result<(u64, Vec<StreamKey>), BackboneError> {
-        Err(BackboneError::Refused("not supported".into()))
-    }
+        prefix: &str,
+        cursor: u64,
+        effort: usize,
+    ) -> Result<(u64, Vec<StreamKey>), BackboneError>;
 
-    /// How many nodes watch each stream, one answer each, in order; `None` where that cannot be told
-    /// (nodes that poll).
-    async fn watchers(&self, streams: &[StreamKey]) -> Vec<Result<Option<u64>, BackboneError>> {
-        streams.iter().map(|_| Ok(None)).collect()
-    }
+    /// How many nodes watch each stream, this one included, one answer each, in order; `None` where that
+    /// cannot be told (nodes that poll).
+    async fn watchers(&self, streams: &[StreamKey]) -> Vec<Result<Option<u64>, BackboneError>>;
 
-    /// Takes work of a group for one of its consumers: first what others were given and have not
-    /// [kept](Self::keep) for [`Take::idle`], then new entries. Group and stream are made where they are
-    /// missing, from the oldest entry on. Entries that were removed meanwhile are dropped from the group.
-    async fn take(&self, _take: &Take) -> Result<Vec<Work>, BackboneError> {
-        Err(BackboneError::Refused("not supported".into()))
-    }
+    /// Takes work of a group for one of its consumers: first what was given back, then what was not
+    /// [kept](Self::keep) for [`Take::idle`] by whoever was given it, then new entries. Group and stream
+    /// are made where they are missing, from the oldest entry on. Entries that were removed meanwhile
+    /// are dropped from the group. To be given an entry is no attempt: only its holder counts those.
+    async fn take(&self, take: &Take) -> Result<Vec<Work>, BackboneError>;
 
     /// Says that a consumer still works on these entries, and how often each was tried. The answer:
-    /// those that still are the consumer's; the others went to somebody else meanwhile.
-    async fn keep(
-        &self,
-        _group: &Group,
-        _consumer: &str,
-        _held: &[Held],
-    ) -> Result<Vec<Offset>, BackboneError> {
-        Err(BackboneError::Refused("not supported".into()))
-    }
+    /// those that still are the consumer's; the others went to somebody else meanwhile, or are done.
+    async fn keep(&self, group: &Group, consumer: &str, held: &[Held]) -> Result<Vec<Offset>, BackboneError>;
 
-    /// Gives entries back that still are the consumer's: whoever takes next gets them.
-    async fn give_back(&self, _group: &Group, _consumer: &str, _held: &[Held]) -> Result<(), BackboneError> {
-        Err(BackboneError::Refused("not supported".into()))
-    }
+    /// Gives entries back that still are the consumer's: whoever takes next gets them, with their
+    /// attempts.
+    async fn give_back(&self, group: &Group, consumer: &str, held: &[Held]) -> Result<(), BackboneError>;
 
     /// Work is done: the entries leave the group and the stream. Done twice is done once.
-    async fn finish(&self, _group: &Group, _offsets: &[Offset]) -> Result<(), BackboneError> {
-        Err(BackboneError::Refused("not supported".into()))
-    }
+    async fn finish(&self, group: &Group, offsets: &[Offset]) -> Result<(), BackboneError>;
 
-    /// Removes the group's consumers that hold nothing and were not seen for so long; how many.
-    async fn tidy(&self, _group: &Group, _idle: Duration) -> Result<u64, BackboneError> {
-        Err(BackboneError::Refused("not supported".into()))
-    }
+    /// Removes the group's consumers that hold nothing and neither took nor kept for so long; how many.
+    async fn tidy(&self, group: &Group, idle: Duration) -> Result<u64, BackboneError>;
 
     /// Takes a lease or renews it: whether `holder` has it from now on for `ttl`. Leases of others end
-    /// by themselves.
-    async fn lease(&self, _key: &str, _holder: &str, _ttl: Duration) -> Result<bool, BackboneError> {
-        Err(BackboneError::Refused("not supported".into()))
-    }
+    /// by themselves. After an error the lease may have been taken all the same.
+    async fn lease(&self, key: &str, holder: &str, ttl: Duration) -> Result<bool, BackboneError>;
 
     /// Gives a lease up, if `holder` has it.
-    async fn release(&self, _key: &str, _holder: &str) -> Result<(), BackboneError> {
-        Err(BackboneError::Refused("not supported".into()))
-    }
+    async fn release(&self, key: &str, holder: &str) -> Result<(), BackboneError>;
 
     /// Begins a new generation of a device and returns it with the cursors stored so far. `ttl` is
     /// how long the cursors outlive their last write.
@@ -265,9 +238,16 @@ pub enum Once {
     /// The same field `id` among the last [`DEDUPE_WINDOW`] entries.
     Id(Box<str>),
     /// The same field `in`, this ingress entry's offset, among the entries that are not older than it,
-    /// the last [`INGRESS_WINDOW`] of them.
+    /// the last [`INGRESS_WINDOW`] of them. A stream gets its ingress entries in their order, so the
+    /// search ends at an earlier one: however far behind an ingress is, that is mostly the first.
     Ingress(Offset),
 }
+
+/// How many entries of one stream a single [`Backbone::trim`] takes away at most, by each of its limits.
+pub const TRIMMED_AT_ONCE: u64 = 10_000;
+
+/// The consumer that holds what was [given back](Backbone::give_back). No node can have this name.
+pub const GIVEN_BACK: &str = "~given-back";
 
 /// How many entries of a target are looked at for those that an ingress entry brought.
 pub const INGRESS_WINDOW: usize = 10_000;
@@ -290,7 +270,8 @@ pub struct Take {
     pub consumer: Box<str>,
     /// At most so many entries.
     pub count: usize,
-    /// How long another consumer may hold an entry without [keeping](Backbone::keep) it.
+    /// How long a consumer may hold an entry without [keeping](Backbone::keep) it. What is held longer
+    /// is looked for at most once a second a group and node.
     pub idle: Duration,
 }
 

@@ -3,15 +3,21 @@
 use crate::config::ConfigErrors;
 
 pub mod args;
+pub mod call;
 pub mod check_config;
 pub mod client;
+pub mod dlq;
+pub mod kick;
 pub mod lifetime;
 pub mod load;
 pub mod node;
 pub mod publish;
 pub mod token;
 
-pub use args::{CheckConfigArgs, Cli, ClientArgs, CodecArg, Command, NodeArgs, PublishArgs, TokenArgs};
+pub use args::{
+    AdminArgs, CheckConfigArgs, Cli, ClientArgs, CodecArg, Command, DlqArgs, KickArgs, NodeArgs, PublishArgs,
+    TokenArgs,
+};
 pub use load::load;
 
 /// Why a command did not do what was asked.

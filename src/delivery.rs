@@ -4,11 +4,16 @@
 //! page cache only spare reads. Nothing here knows a session or a socket.
 
 pub mod batch;
+pub mod dead_letters;
 pub mod feed;
+pub mod ingress;
 mod outlet;
 mod pages;
 mod ring;
+pub mod upstream;
 
 pub use batch::{Batch, Channel, Item};
 pub use feed::{Feed, FeedHandle, FeedOptions, Request};
+pub use ingress::{Ingress, IngressOptions};
 pub use outlet::{Delivery, ShardId};
+pub use upstream::{SessionEvent, Upstream, Who};

@@ -30,7 +30,18 @@ pub enum Order<S> {
         session: SessionId,
         /// What its connection is told.
         reason: CloseReason,
+        /// The same in words, where whoever ends it has some.
+        message: Option<Box<str>>,
     },
+}
+
+/// Sessions of a tenant, by what is known of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whose {
+    /// One session.
+    Session(SessionId),
+    /// All of a user's, or those of one device of the user.
+    User(UserId, Option<DeviceId>),
 }
 
 /// Names a session to the directory.
@@ -53,6 +64,8 @@ enum Ask<S> {
     TakeDevice { tenant: TenantId, user: UserId, device: DeviceId, to: oneshot::Sender<Option<Box<S>>> },
     Register { entry: Entry, cap: usize },
     Forget { session: SessionId, shard: ShardId },
+    Kick { tenant: TenantId, whose: Whose, message: Option<Box<str>>, to: oneshot::Sender<usize> },
+    HasSessions { tenant: TenantId, user: UserId, to: oneshot::Sender<bool> },
 }
 
 /// The way to the directory. Cheap to clone; its calls wait for room, so they slow down whoever opens
@@ -98,6 +111,22 @@ impl<S: Send + 'static> Directory<S> {
         let _ = self.asks.send(Ask::Register { entry, cap }).await;
     }
 
+    /// Ends sessions of a tenant that this node has, telling their clients why; how many there were.
+    pub async fn kick(&self, tenant: &TenantId, whose: Whose, message: Option<Box<str>>) -> usize {
+        let (to, answer) = oneshot::channel();
+        let ask = Ask::Kick { tenant: tenant.clone(), whose, message, to };
+        // The directory ends only with the node, and with it its sessions do.
+        let _ = self.asks.send(ask).await;
+        answer.await.unwrap_or(0)
+    }
+
+    /// Whether the user has a session on this node, connected or waiting for its client.
+    pub async fn has_sessions(&self, tenant: &TenantId, user: &UserId) -> bool {
+        let (to, answer) = oneshot::channel();
+        let _ = self.asks.send(Ask::HasSessions { tenant: tenant.clone(), user: user.clone(), to }).await;
+        answer.await.unwrap_or(false)
+    }
+
     /// A session ended on this shard. Ignored where it has moved to another one since.
     pub async fn forget(&self, session: SessionId, shard: ShardId) {
         let _ = self.asks.send(Ask::Forget { session, shard }).await;
@@ -135,8 +164,37 @@ impl<S: Send + 'static> Owner<S> {
                         self.remove(session);
                     }
                 }
+                Some(Ask::Kick { tenant, whose, message, to }) => {
+                    // Whoever asked may be gone; the sessions are ended all the same.
+                    let _ = to.send(self.kick(tenant, whose, message).await);
+                }
+                Some(Ask::HasSessions { tenant, user, to }) => {
+                    let _ = to.send(self.users.contains_key(&(tenant, user)));
+                }
             }
         }
+    }
+
+    async fn kick(&mut self, tenant: TenantId, whose: Whose, message: Option<Box<str>>) -> usize {
+        let of_tenant = |session: &SessionId| {
+            self.sessions.get(session).filter(|entry| entry.tenant == tenant).map(|entry| (*session, entry))
+        };
+        let found: Vec<SessionId> = match &whose {
+            Whose::Session(session) => of_tenant(session).map(|(session, _)| session).into_iter().collect(),
+            Whose::User(user, device) => {
+                let sessions = self.users.get(&(tenant.clone(), user.clone())).into_iter().flatten();
+                let of_user = sessions.filter_map(of_tenant);
+                let wanted = of_user.filter(|(_, entry)| device.is_none() || entry.device == *device);
+                wanted.map(|(session, _)| session).collect()
+            }
+        };
+        for session in &found {
+            if let Some(entry) = self.remove(*session) {
+                let (session, reason, message) = (*session, CloseReason::Kicked, message.clone());
+                self.order(entry.shard, Order::Close { session, reason, message }).await;
+            }
+        }
+        found.len()
     }
 
     async fn detach(&mut self, session: SessionId, to: oneshot::Sender<Option<Box<S>>>) {
@@ -151,8 +209,8 @@ impl<S: Send + 'static> Owner<S> {
             && let Some(other) = self.remove(other)
         {
             // Two connections of one device were let in at a time: this one is the later.
-            let (session, reason) = (other.session, CloseReason::Replaced);
-            self.order(other.shard, Order::Close { session, reason }).await;
+            let (session, reason, message) = (other.session, CloseReason::Replaced, None);
+            self.order(other.shard, Order::Close { session, reason, message }).await;
         }
         let of_user = self.users.entry((entry.tenant.clone(), entry.user.clone())).or_default();
         of_user.push(entry.session);
@@ -161,8 +219,8 @@ impl<S: Send + 'static> Owner<S> {
         self.sessions.insert(entry.session, entry);
         for session in oldest {
             if let Some(entry) = self.remove(session) {
-                let reason = CloseReason::TooManySessions;
-                self.order(entry.shard, Order::Close { session, reason }).await;
+                let (reason, message) = (CloseReason::TooManySessions, None);
+                self.order(entry.shard, Order::Close { session, reason, message }).await;
             }
         }
     }
@@ -217,9 +275,33 @@ mod tests {
         for id in ids {
             directory.register(entry(id, None), 2).await;
         }
-        let Some(Order::Close { session, reason }) = shard.recv().await else { panic!("no order") };
+        let Some(Order::Close { session, reason, .. }) = shard.recv().await else { panic!("no order") };
         assert_eq!((session, reason), (ids[0], CloseReason::TooManySessions));
         assert!(directory.take(ids[0]).await.is_none(), "it is gone from the directory");
+    }
+
+    #[tokio::test]
+    async fn who_is_kicked_is_found_by_session_user_or_device() {
+        let (orders, mut shard) = mpsc::channel::<Order<()>>(8);
+        let (directory, _task) = Directory::spawn(vec![orders], CancellationToken::new());
+        let entries = [None, Some("phone"), Some("tablet"), None].map(|it| entry(SessionId::random(), it));
+        for entry in &entries {
+            directory.register(entry.clone(), 9).await;
+        }
+        let (tenant, user) = (entries[0].tenant.clone(), entries[0].user.clone());
+        let other = TenantId::parse("other").unwrap();
+        let one = Whose::Session(entries[0].session);
+        assert_eq!(directory.kick(&other, one.clone(), None).await, 0, "another tenant's is not found");
+        assert_eq!(directory.kick(&tenant, one.clone(), Some("spam".into())).await, 1);
+        let Some(Order::Close { session, reason, message }) = shard.recv().await else { panic!("no order") };
+        assert_eq!((session, reason), (entries[0].session, CloseReason::Kicked));
+        assert_eq!(message.as_deref(), Some("spam"));
+        assert_eq!(directory.kick(&tenant, one, None).await, 0, "it is gone");
+        let phone = Whose::User(user.clone(), entries[1].device.clone());
+        assert_eq!(directory.kick(&tenant, phone, None).await, 1);
+        assert!(directory.has_sessions(&tenant, &user).await);
+        assert_eq!(directory.kick(&tenant, Whose::User(user.clone(), None), None).await, 2);
+        assert!(!directory.has_sessions(&tenant, &user).await);
     }
 
     #[tokio::test]

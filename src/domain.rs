@@ -2,6 +2,7 @@
 
 pub mod close;
 pub mod cursor;
+pub mod events;
 pub mod keys;
 pub mod names;
 pub mod position;
@@ -10,6 +11,7 @@ pub mod rules;
 
 pub use close::{CloseReason, Reconnect};
 pub use cursor::{Cursor, Generation};
+pub use events::{EventFormat, EventKind, EventRules, UnknownEvent};
 pub use keys::{CursorKey, StreamKey};
 pub use names::{ChannelName, DeviceId, InvalidName, Namespace, NodeId, SessionId, TenantId, UserId};
 pub use position::{Epoch, Offset, Position};

@@ -14,15 +14,17 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::admin::{self, Admin, AdminToken, Hosts};
+use crate::api::admin::{self, Admin, AdminToken, Hosts, Routes};
 use crate::api::health::{Health, Lifecycle};
-use crate::api::resp;
+use crate::api::publish::Publishing;
+use crate::api::publish::sends::Sends;
+use crate::api::{resp, sessions};
 use crate::backbone::embedded::Embedded;
 use crate::backbone::redis::{RedisBackbone, RedisConfig};
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError};
 use crate::config::{BackboneConfig, Config, Wake, connection_limit, raise_file_limit};
-use crate::delivery::{Delivery, Feed, FeedOptions, ShardId};
+use crate::delivery::{Delivery, Feed, FeedOptions, Ingress, IngressOptions, ShardId, Upstream};
 use crate::directory::{Directory, Order};
 use crate::domain::NodeId;
 use crate::domain::keys::SECRET_KEY;
@@ -81,6 +83,7 @@ pub struct Node {
     drain: CancellationToken,
     stop: CancellationToken,
     shards: Vec<ThreadHandle<io::Result<usize>>>,
+    sends: Sends,
     tasks: JoinSet<()>,
 }
 
@@ -145,8 +148,24 @@ impl Node {
             (0..count).map(|_| mpsc::channel::<Delivery>(SHARD_QUEUE)).unzip();
         let (to_orders, orders): (Vec<_>, Vec<_>) =
             (0..count).map(|_| mpsc::channel::<Order<Session>>(ORDER_QUEUE)).unzip();
-        let (feed, task) =
-            Feed::spawn(contract.clone(), dirty, metrics.clone(), options, to_shards, stop.clone());
+        let tenants = Arc::new(Tenants::from_config(config));
+        let (upstream, task) = Upstream::spawn(
+            contract.clone(),
+            config.node.id.clone(),
+            tenants.clone(),
+            metrics.clone(),
+            stop.clone(),
+        );
+        own(&mut tasks, task);
+        let (feed, task) = Feed::spawn(
+            contract.clone(),
+            dirty.clone(),
+            metrics.clone(),
+            options,
+            to_shards,
+            upstream.clone(),
+            stop.clone(),
+        );
         own(&mut tasks, task);
         let (directory, task) = Directory::spawn(to_orders, stop.clone());
         own(&mut tasks, task);
@@ -157,7 +176,22 @@ impl Node {
         let token = config.admin.token.as_ref().map(|token| AdminToken::new(token.expose()));
         let hosts = Hosts::new(admin, []);
         let admin_api = Admin { health, metrics: metrics.clone(), token, hosts };
-        tasks.spawn(serve_admin(admin_listener, admin_api, stop.clone()));
+        let routes = sessions::router(directory.clone(), tenants.clone());
+        tasks.spawn(serve_admin(admin_listener, admin_api, routes, stop.clone()));
+
+        let publishing =
+            Publishing::new(config.node.id.clone(), contract.clone(), metrics.clone(), upstream.clone());
+        let sends = publishing.sends.clone();
+        let ingress = Ingress {
+            backbone: contract.clone(),
+            dirty,
+            tenants: tenants.clone(),
+            metrics: metrics.clone(),
+            upstream: upstream.clone(),
+            node: config.node.id.clone(),
+            options: IngressOptions::default(),
+        };
+        own(&mut tasks, ingress.spawn(drain.clone()));
 
         let env = Env {
             id: ShardId(0),
@@ -165,8 +199,10 @@ impl Node {
             backbone: contract,
             feed,
             directory,
-            tenants: Arc::new(Tenants::from_config(config)),
+            upstream,
+            tenants,
             resume,
+            publishing,
             metrics,
             gate: Gate::new(limit.get()),
             page: page.map(|page| Bytes::from(page(&addresses))),
@@ -181,7 +217,7 @@ impl Node {
         lifecycle.send_replace(Lifecycle::Ready);
         events::node_ready(&config.node.id);
         let node = config.node.id.clone();
-        Ok(Self { addresses, node, backbone, lifecycle, record, drain, stop, shards, tasks })
+        Ok(Self { addresses, node, backbone, lifecycle, record, drain, stop, shards, sends, tasks })
     }
 
     /// Where it can be reached.
@@ -207,6 +243,7 @@ impl Node {
                 0
             }
         };
+        self.sends.finish(deadline.saturating_sub(began.elapsed())).await;
         self.stop.cancel();
         let tasks = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(TASKS_END, tasks).await.is_err() {
@@ -294,8 +331,8 @@ async fn cluster_secret(config: &Config, backbone: &dyn Backbone) -> Result<Clus
     Ok(secret)
 }
 
-async fn serve_admin(listener: TcpListener, admin: Admin, stop: CancellationToken) {
-    if let Err(error) = admin::serve(listener, admin, stop).await {
+async fn serve_admin(listener: TcpListener, admin: Admin, routes: Routes, stop: CancellationToken) {
+    if let Err(error) = admin::serve(listener, admin, routes, stop).await {
         tracing::error!(%error, "the admin listener failed");
     }
 }

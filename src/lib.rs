@@ -11,6 +11,7 @@ pub mod directory;
 pub mod domain;
 pub mod gateway;
 pub mod protocol;
+pub mod quota;
 pub mod router;
 pub mod session;
 pub mod shard;

@@ -26,5 +26,10 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Token(args) => cli::token::run(&args),
         Command::Client(args) => cli::run_async(cli::client::run(args)),
         Command::Publish(args) => cli::run_async(cli::publish::run(args)),
+        Command::Dlq(args) => {
+            cli::dlq::check(&args)?;
+            cli::run_async(cli::dlq::run(args))
+        }
+        Command::Kick(args) => cli::run_async(cli::kick::run(args)),
     }
 }

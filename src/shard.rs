@@ -18,8 +18,9 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::publish::Publishing;
 use crate::backbone::Backbone;
-use crate::delivery::{Delivery, FeedHandle, Request, ShardId};
+use crate::delivery::{Delivery, FeedHandle, Request, ShardId, Upstream};
 use crate::directory::{Directory, Order};
 use crate::domain::NodeId;
 use crate::router::ResumeTokens;
@@ -37,7 +38,7 @@ mod perform;
 mod seat;
 mod state;
 
-use errands::{DEAD_LETTERS_A_SECOND, Errand};
+use errands::DEAD_LETTERS_A_SECOND;
 use gate::Gate;
 use state::State;
 
@@ -54,10 +55,14 @@ pub struct Env {
     pub feed: FeedHandle,
     /// Who is where on this node.
     pub directory: Directory<Session>,
+    /// What backends are told.
+    pub upstream: Upstream,
     /// The tenants.
     pub tenants: Arc<Tenants>,
     /// Issues and verifies resume tokens.
     pub resume: ResumeTokens,
+    /// HTTP publish.
+    pub publishing: Publishing,
     /// Counters.
     pub metrics: Metrics,
     /// How many connections the node takes.
@@ -114,7 +119,12 @@ impl Shard {
         let Inlets { listener, mut deliveries, mut orders, drain } = inlets;
         let listener = TcpListener::from_std(listener)?;
         let shard = Rc::new(Self {
-            state: RefCell::new(State::new(env.id, env.backbone.clock(), env.metrics.clone())),
+            state: RefCell::new(State::new(
+                env.id,
+                env.backbone.clock(),
+                env.metrics.clone(),
+                env.upstream.clone(),
+            )),
             buffer: RefCell::new(vec![0; 64 * 1024]),
             asks: RefCell::default(),
             asked: Notify::new(),
@@ -178,12 +188,17 @@ impl Shard {
                 let found = self.with(|state| state.detach(session, reason));
                 if let Err(Some(session)) = to.send(found) {
                     // Whoever asked is gone: the session ends here.
-                    self.start(Errand::End(session));
+                    let shard = self.clone();
+                    self.spawn(async move { shard.retire(session).await });
                 }
             }
-            Order::Close { session, reason } => self.with(|state| {
+            Order::Close { session, reason, message } => self.with(|state| {
                 if let Some(at) = state.find(session) {
-                    state.close(at, reason, "the session was ended by the node");
+                    state.close(
+                        at,
+                        reason,
+                        message.as_deref().unwrap_or("the session was ended by the node"),
+                    );
                 }
             }),
         }

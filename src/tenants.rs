@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::config::{ApiKeyHash, Config, JwtConfig, Origin, Origins, TenantConfig};
-use crate::domain::{Limits, NamespaceRules, TenantId};
+use crate::domain::{EventRules, Limits, NamespaceRules, TenantId};
 
 /// All tenants. A reader holds the lock for the copy of one pointer; a change replaces the whole map,
 /// so connections keep the tenant they were accepted with.
@@ -30,6 +30,11 @@ impl Tenants {
         self.snapshot().get(id).cloned()
     }
 
+    /// All tenants there are now.
+    pub fn all(&self) -> Vec<Arc<Tenant>> {
+        self.snapshot().values().cloned().collect()
+    }
+
     /// Puts these tenants in place of all there were. Connections accepted before keep theirs.
     pub fn replace(&self, tenants: impl IntoIterator<Item = Tenant>) {
         let map: Map =
@@ -48,6 +53,8 @@ impl Tenants {
 pub struct Tenant {
     /// Its name.
     pub id: TenantId,
+    /// What its backends are told of its sessions.
+    pub events: EventRules,
     /// Its limits.
     pub limits: Limits,
     /// Whether clients without a token are let in.
@@ -67,6 +74,7 @@ impl Tenant {
         let by_name = |rules: &NamespaceRules| (rules.name.as_str().into(), Arc::new(rules.clone()));
         Self {
             id,
+            events: config.events.clone(),
             limits: config.limits.clone(),
             anonymous: config.anonymous,
             allow_query_token: config.allow_query_token,

@@ -36,8 +36,11 @@ pub struct Admin {
     pub hosts: Hosts,
 }
 
+/// Routes for the admin listener, made by the modules that answer them.
+pub type Routes = Router;
+
 /// The whole admin listener. `routes` are put under `/admin`, behind the token.
-pub fn router(admin: Admin, routes: Router) -> Router {
+pub fn router(admin: Admin, routes: Routes) -> Router {
     let token = admin.token.map(Arc::new);
     let guarded = Router::new()
         .route("/", get(root))
@@ -52,9 +55,15 @@ pub fn router(admin: Admin, routes: Router) -> Router {
         .merge(health::router(admin.health))
 }
 
-/// Serves the admin listener until `stop`; requests under way are answered first.
-pub async fn serve(listener: TcpListener, admin: Admin, stop: CancellationToken) -> io::Result<()> {
-    axum::serve(listener, router(admin, Router::new())).with_graceful_shutdown(stop.cancelled_owned()).await
+/// Serves the admin listener, with `routes` under `/admin`, until `stop`; requests under way are
+/// answered first.
+pub async fn serve(
+    listener: TcpListener,
+    admin: Admin,
+    routes: Routes,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    axum::serve(listener, router(admin, routes)).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
 /// Answers whoever wants to know whether its token is right.

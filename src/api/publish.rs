@@ -1,250 +1,173 @@
-//! HTTP publish: `POST /v1/<tenant>/publish`, apart from any HTTP server.
+//! HTTP publish: `POST /v1/<tenant>/publish`, and the sends that wide requests become.
 //!
-//! [`handle`] is the whole endpoint; [`PublishRequest::parse`] and [`publish`] are its two halves.
-//! A request is refused as a whole when its body is not understood, and nothing is published then.
-//! Once understood, each target channel has a result of its own.
+//! [`Publishing::handle`] is the whole endpoint. A request is refused as a whole when it is not understood
+//! or comes too fast, and nothing is published then. Once taken, each target channel has a result of its
+//! own. Many targets, or a pace, make a request a [send](sends): it is carried out in the background.
 //!
-//! Invariants: messages to one channel are added in the order of the request, one after another; no
-//! more than [`PublishLimits::concurrency`] commands are in flight for one request.
+//! Invariants: messages to one channel are added in the order of the request; what one tenant has in
+//! flight, in bytes, requests and sends, is bounded.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt as _};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response, StatusCode};
-use indexmap::IndexMap;
-use serde::Serialize;
+use http::header::{HeaderValue, LOCATION};
+use http::{HeaderMap, Method, Request, StatusCode};
+use hyper::body::Body;
 use serde_json::json;
 use tracing::Instrument as _;
 
-use super::admin::bearer;
-use crate::backbone::{Backbone, BackboneError};
-use crate::domain::{ChannelName, Offset, Publication, StreamKey, TenantId};
-use crate::telemetry::{PublishOutcome, TenantMetrics, Traceparent, Via, events, publish_span};
+use super::answer::{self, Answer};
+use crate::backbone::Backbone;
+use crate::delivery::Upstream;
+use crate::domain::{NodeId, TenantId};
+use crate::quota::Quotas;
+use crate::telemetry::{Metrics, TenantMetrics, Traceparent, events, publish_span};
+use crate::tenants::Tenant;
 
+mod append;
+mod cloudevents;
+mod error;
+mod intake;
 mod parse;
+pub mod sends;
 
-pub use parse::{PublishError, PublishLimits, PublishRequest};
+pub use append::{TargetError, TargetOutcome, TargetResult};
+pub use error::PublishError;
+pub use parse::{PublishLimits, PublishRequest};
 
-/// Seconds after which a client tries again when the backbone is away.
-const RETRY_AFTER_S: u16 = 2;
+use append::{Ready, append, count, shown};
+use intake::{Intake, read_body};
+use sends::Sends;
 
-/// What a request is judged and carried out by.
-pub struct PublishContext<'a> {
-    /// Where messages go.
-    pub backbone: &'a dyn Backbone,
-    /// Whose channels they are.
-    pub tenant: &'a TenantId,
-    /// The same tenant's.
-    pub metrics: &'a TenantMetrics,
-    /// Bounds on one request.
-    pub limits: &'a PublishLimits,
-    /// Whether this is a key of the tenant that may publish.
-    pub key_is_valid: &'a (dyn Fn(&str) -> bool + Sync),
-    /// Whether the channel exists for publishers, else why not: unknown namespaces are refused here.
-    pub allow: &'a (dyn Fn(&ChannelName) -> Result<(), String> + Sync),
+/// When a client tries again while the backbone is away.
+const AWAY: Duration = Duration::from_secs(2);
+/// Targets of a request that is answered when all are in their logs; more make it a send.
+const AT_ONCE: usize = 1_000;
+
+/// HTTP publish of one node, for all tenants. Cheap to clone.
+#[derive(Clone)]
+pub struct Publishing {
+    backbone: Arc<dyn Backbone>,
+    metrics: Metrics,
+    upstream: Upstream,
+    quotas: Quotas,
+    /// The wide ones.
+    pub sends: Sends,
 }
 
-/// What became of one target, as the response says it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TargetResult {
-    /// The channel as the request named it.
-    pub channel: String,
-    /// The rest.
-    #[serde(flatten)]
-    pub outcome: TargetOutcome,
-}
-
-/// `{"offset"}` or `{"error"}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TargetOutcome {
-    /// The message is in the log, there.
-    Offset(Offset),
-    /// It is not, and why.
-    Error(TargetError),
-}
-
-/// Why a message is not in a channel's log.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TargetError {
-    /// The name is no channel's.
-    #[error("{0}")]
-    Invalid(String),
-    /// The tenant's rules do not allow it.
-    #[error("{0}")]
-    Refused(String),
-    /// The backbone did not take it.
-    #[error("{0}")]
-    Backbone(#[from] BackboneError),
-    /// A message before it, to the same channel, failed in a way that may pass. Adding this one would
-    /// put them out of order when the other is tried again.
-    #[error("not tried, because a message before it to the same channel failed: {0}")]
-    NotTried(BackboneError),
-}
-
-impl Serialize for TargetError {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
+impl Publishing {
+    /// Made on the runtime that sends are to run on.
+    pub fn new(node: NodeId, backbone: Arc<dyn Backbone>, metrics: Metrics, upstream: Upstream) -> Self {
+        let quotas = Quotas::default();
+        let sends = Sends::new(node, backbone.clone(), metrics.clone(), upstream.clone(), quotas.clone());
+        Self { backbone, metrics, upstream, quotas, sends }
     }
-}
 
-impl TargetError {
-    /// Whether the same request may succeed later.
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Backbone(error) | Self::NotTried(error) => error.is_retryable(),
-            Self::Invalid(_) | Self::Refused(_) => false,
+    /// The endpoint.
+    ///
+    /// The status is 200 when at least one target took its message, 202 for a send, else that of what was
+    /// wrong: 400, 401, 403, 405, 408, 413, 415, 429 with `Retry-After`, 502, or 503 with `Retry-After`
+    /// while the backbone is away. Dropping the future leaves some messages added and others not.
+    pub async fn handle<B>(&self, tenant: &Arc<Tenant>, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        if request.method() != Method::POST {
+            return answer::method_not_allowed("POST");
         }
+        if !answer::has_key(tenant, request.headers()) {
+            return answer::unauthorized();
+        }
+        let metrics = self.metrics.tenant(&tenant.id);
+        self.take(tenant, request, &metrics).await.unwrap_or_else(|refused| {
+            let (outcome, targets) = refused.counted_as();
+            events::publish_refused(&metrics, &tenant.id, outcome, targets, &refused);
+            refused.into_answer()
+        })
     }
 
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::Invalid(_) => StatusCode::BAD_REQUEST,
-            Self::Refused(_) => StatusCode::FORBIDDEN,
-            Self::Backbone(_) | Self::NotTried(_) if self.is_retryable() => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Backbone(_) | Self::NotTried(_) => StatusCode::BAD_GATEWAY,
+    async fn take<B>(
+        &self,
+        tenant: &Arc<Tenant>,
+        request: Request<B>,
+        metrics: &TenantMetrics,
+    ) -> Result<Answer, PublishError>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let (quota, limits) = (self.quotas.of(&tenant.id), &tenant.limits);
+        let mut permit = quota.enter(limits.publish_in_flight).ok_or_else(|| PublishError::Limited {
+            why: format!(
+                "{} requests of this tenant are in flight on this node, the most there may be: send fewer at a time",
+                limits.publish_in_flight
+            ),
+            targets: 1,
+            wait: Duration::from_secs(1),
+        })?;
+        let intake = Intake::of(&request)?;
+        let caller = traceparent(request.headers());
+        let body = read_body(request, limits, &mut permit).await?;
+        let request = intake.read(body, PublishLimits::of(limits)).await?;
+        let targets = request.targets();
+        if targets > AT_ONCE || request.pace_per_s.is_some() {
+            let send = self.sends.start(tenant, request, caller)?;
+            return Ok(accepted(&tenant.id, &send));
         }
+        let rate = limits.publish_per_s;
+        quota.publishes.take(self.quotas.now(), targets, rate).map_err(|wait| PublishError::Limited {
+            why: format!("this tenant may publish {rate} messages a second on each node: try again later"),
+            targets,
+            wait,
+        })?;
+        let results = self.publish(tenant, request, caller, metrics).await;
+        let status = overall(&results);
+        let answer = answer::json(status, &json!({ "results": results }));
+        let away = status == StatusCode::SERVICE_UNAVAILABLE;
+        Ok(if away { answer::retry_after(answer, AWAY) } else { answer })
     }
 
-    fn counted_as(&self) -> PublishOutcome {
-        match self {
-            Self::Invalid(_) => PublishOutcome::Invalid,
-            Self::Refused(_) => PublishOutcome::Refused,
-            Self::Backbone(_) | Self::NotTried(_) if self.is_retryable() => PublishOutcome::Unavailable,
-            Self::Backbone(_) | Self::NotTried(_) => PublishOutcome::Failed,
+    /// Adds each message to each of its channels; one result a target, in the order of the request.
+    async fn publish(
+        &self,
+        tenant: &Tenant,
+        request: PublishRequest,
+        caller: Option<Traceparent>,
+        metrics: &TenantMetrics,
+    ) -> Vec<TargetResult> {
+        let span = publish_span(&tenant.id, request.messages.len(), caller);
+        let traceparent = span.traceparent.map(|own| own.to_string());
+        let (mut channels, mut additions) = (Vec::new(), Vec::new());
+        for message in request.messages {
+            let mut ready = Ready::new(message, traceparent.as_deref());
+            let named = std::mem::take(&mut ready.channels);
+            additions.extend(named.iter().map(|channel| ready.addition(tenant, channel)));
+            channels.extend(named);
         }
+        let outcomes = append(&*self.backbone, additions).instrument(span.span).await;
+        let conclude = |(channel, outcome): (String, _)| {
+            count(metrics, &self.upstream, tenant, &channel, &outcome);
+            let outcome = outcome.map_or_else(TargetOutcome::Error, TargetOutcome::Offset);
+            TargetResult { channel: shown(channel), outcome }
+        };
+        channels.into_iter().zip(outcomes).map(conclude).collect()
     }
 }
 
-/// The endpoint: `headers` are the request's, of which `Authorization` and `traceparent` are read;
-/// the method and the path were looked at before. The body may be cut off one byte above
-/// [`PublishLimits::body_bytes`].
-///
-/// The status is 200 when at least one target took its message, else that of what was wrong: 400,
-/// 401, 403, 413, 502, or 503 with `Retry-After` while the backbone is away. Dropping the future
-/// leaves some messages added and others not.
-pub async fn handle(context: &PublishContext<'_>, headers: &HeaderMap, body: &[u8]) -> Response<Bytes> {
-    let key = headers.get(AUTHORIZATION).and_then(bearer);
-    if !key.is_some_and(|key| (context.key_is_valid)(key)) {
-        return unauthorized();
-    }
-    let request = match PublishRequest::parse(body, context.limits) {
-        Ok(request) => request,
-        Err(error) => {
-            context.metrics.publishes.of(Via::Http).of(PublishOutcome::Invalid).inc();
-            return json_response(error.status(), &json!({ "error": error.to_string() }));
-        }
-    };
-    // A context that is not valid is as good as none (W3C Trace Context, section 4.3).
-    let caller = headers.get("traceparent").and_then(|value| value.to_str().ok()?.parse().ok());
-    let results = publish(context, request, caller).await;
-    let status = overall(&results);
-    let mut response = json_response(status, &json!({ "results": results }));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
-    }
-    response
+/// A context that is not valid is as good as none (W3C Trace Context, section 4.3).
+fn traceparent(headers: &HeaderMap) -> Option<Traceparent> {
+    headers.get("traceparent")?.to_str().ok()?.parse().ok()
 }
 
-/// Adds each message to each of its channels; one result a target, in the order of the request.
-pub async fn publish(
-    context: &PublishContext<'_>,
-    request: PublishRequest,
-    caller: Option<Traceparent>,
-) -> Vec<TargetResult> {
-    let span = publish_span(context.tenant, request.messages.len(), caller);
-    let (mut results, lanes) = plan(context, request, span.traceparent);
-    let work = lanes.into_iter().map(|(channel, lane)| append_in_order(context, channel, lane));
-    let mut work = stream::iter(work).buffer_unordered(context.limits.concurrency.max(1));
-    let append_all = async {
-        while let Some(appended) = work.next().await {
-            for (place, outcome) in appended {
-                results[place].1 = Some(outcome);
-            }
-        }
-    };
-    append_all.instrument(span.span).await;
-    results.into_iter().map(|(channel, outcome)| conclude(context, channel, outcome)).collect()
-}
-
-/// A target as the request named it, and its result once there is one.
-type Target = (String, Option<Result<Offset, TargetError>>);
-
-/// Messages to one channel: each with its place among the targets. A message for many channels is
-/// shared, and copied only while it is added.
-type Lane = Vec<(usize, Arc<Publication>)>;
-
-/// Sorts targets by channel; what is refused has its result already.
-fn plan(
-    context: &PublishContext<'_>,
-    request: PublishRequest,
-    traceparent: Option<Traceparent>,
-) -> (Vec<Target>, IndexMap<ChannelName, Lane>) {
-    let traceparent: Option<Box<str>> = traceparent.map(|own| own.to_string().into());
-    let mut results = Vec::new();
-    let mut lanes: IndexMap<ChannelName, Lane> = IndexMap::new();
-    for message in request.messages {
-        let publication = Arc::new(Publication { traceparent: traceparent.clone(), ..message.publication });
-        for name in message.channels {
-            let checked = ChannelName::parse(&name)
-                .map_err(|error| TargetError::Invalid(error.to_string()))
-                .and_then(|channel| match (context.allow)(&channel) {
-                    Ok(()) => Ok(channel),
-                    Err(why) => Err(TargetError::Refused(why)),
-                });
-            match checked {
-                Ok(channel) => {
-                    lanes.entry(channel).or_default().push((results.len(), publication.clone()));
-                    results.push((name, None));
-                }
-                Err(error) => results.push((name, Some(Err(error)))),
-            }
-        }
+/// 202, with where to look.
+fn accepted(tenant: &TenantId, send: &sends::Accepted) -> Answer {
+    let url = format!("/v1/{tenant}/sends/{}", send.id);
+    let body = json!({ "send": send.id, "targets": send.targets, "pace_per_s": send.pace_per_s, "url": url });
+    let mut answer = answer::json(StatusCode::ACCEPTED, &body);
+    if let Ok(url) = HeaderValue::from_str(&url) {
+        answer.headers_mut().insert(LOCATION, url);
     }
-    (results, lanes)
-}
-
-/// Adds one channel's messages, each after the one before is in the log. After an error that may pass
-/// the rest is left for the next try.
-async fn append_in_order(
-    context: &PublishContext<'_>,
-    channel: ChannelName,
-    lane: Lane,
-) -> Vec<(usize, Result<Offset, TargetError>)> {
-    let stream = StreamKey::channel(context.tenant, &channel);
-    let mut outcomes = Vec::with_capacity(lane.len());
-    let mut stopped: Option<BackboneError> = None;
-    for (place, publication) in lane {
-        if let Some(error) = &stopped {
-            outcomes.push((place, Err(TargetError::NotTried(error.clone()))));
-            continue;
-        }
-        let fields = Publication::clone(&publication).into_fields();
-        let added = context.backbone.append(&stream, fields, publication.id.as_deref()).await;
-        stopped = added.as_ref().err().filter(|error| error.is_retryable()).cloned();
-        outcomes.push((place, added.map_err(TargetError::from)));
-    }
-    outcomes
-}
-
-fn conclude(
-    context: &PublishContext<'_>,
-    channel: String,
-    outcome: Option<Result<Offset, TargetError>>,
-) -> TargetResult {
-    let outcome =
-        outcome.expect("a target without a result of its own is in a lane, and lanes run to their end");
-    let counted = outcome.as_ref().map_or_else(TargetError::counted_as, |_| PublishOutcome::Accepted);
-    events::published(context.metrics, context.tenant, &channel.escape_debug(), Via::Http, counted);
-    let outcome = match outcome {
-        Ok(offset) => TargetOutcome::Offset(offset),
-        Err(error) => TargetOutcome::Error(error),
-    };
-    // A name that is no channel's may be long; its start is enough to recognise it.
-    let channel = if channel.len() > 256 { channel.chars().take(80).collect() } else { channel };
-    TargetResult { channel, outcome }
+    answer
 }
 
 /// One status for all targets: success if there is any, else what a retry may mend, else the first
@@ -259,20 +182,6 @@ fn overall(results: &[TargetResult]) -> StatusCode {
         }
     }
     status.unwrap_or(StatusCode::OK)
-}
-
-fn unauthorized() -> Response<Bytes> {
-    let why = "send `Authorization: Bearer <key>` with an API key of this tenant";
-    let mut response = json_response(StatusCode::UNAUTHORIZED, &json!({ "error": why }));
-    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    response
-}
-
-fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from(body.to_string()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }
 
 #[cfg(test)]

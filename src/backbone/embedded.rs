@@ -15,16 +15,22 @@ use tokio::sync::Notify;
 
 use super::clock::Clock;
 use super::wake::DirtySet;
-use super::{Backbone, BackboneError, CursorWrite, DEDUPE_WINDOW, Page, Range, Read, Stored, Tail, Trim};
+use super::{
+    Addition, Backbone, BackboneError, CursorWrite, DEDUPE_WINDOW, GIVEN_BACK, Group, Held, INGRESS_WINDOW,
+    Once, Page, Range, Read, Stored, TRIMMED_AT_ONCE, Tail, Take, Trim, Work,
+};
 use crate::domain::{ChannelName, Cursor, CursorKey, Epoch, Generation, NodeId, Offset, RawEntry, StreamKey};
 use cursors::Cursors;
+use leases::Leases;
 use log::{Keep, NewId};
-use store::{Addition, Refused, Store};
+use store::{Refused, Store};
 
 mod cursors;
 pub mod group;
+mod leases;
 pub mod log;
 pub mod store;
+mod work;
 
 /// Memory that streams may take by default, counted roughly: 1 GiB. Beyond it additions are refused.
 pub const DEFAULT_MAX_BYTES: usize = 1 << 30;
@@ -38,6 +44,7 @@ pub struct Embedded {
     cursors: Mutex<Cursors>,
     nodes: Mutex<HashMap<NodeId, NodeRecord>>,
     values: Mutex<BTreeMap<String, String>>,
+    leases: Mutex<Leases>,
     clock: Clock,
 }
 
@@ -59,6 +66,7 @@ impl Embedded {
             cursors: Mutex::new(Cursors::new()),
             nodes: Mutex::default(),
             values: Mutex::default(),
+            leases: Mutex::default(),
             clock: Clock::default(),
         })
     }
@@ -139,33 +147,79 @@ impl Backbone for Embedded {
         }
     }
 
-    async fn append(
-        &self,
-        stream: &StreamKey,
-        fields: Vec<(Bytes, Bytes)>,
-        dedupe: Option<&str>,
-    ) -> Result<Offset, BackboneError> {
-        let key = stream.as_str().as_bytes();
-        let mut store = self.lock();
-        if let Some(found) = dedupe.and_then(|id| find_id(&store, key, id)) {
-            return Ok(found);
-        }
-        let addition = Addition { id: NewId::Auto, fields: &fields, make: true, trim: None };
-        match store.add(key, &addition, self.clock.now_ms()) {
-            Ok(Some(offset)) => Ok(offset),
-            Ok(None) => Err(BackboneError::Refused("the stream was not made".into())),
-            Err(full @ Refused::Full) => Err(BackboneError::ReadOnly(full.to_string())),
-            Err(id @ Refused::Id(_)) => Err(BackboneError::Refused(id.to_string())),
-        }
+    async fn append_all(&self, additions: &[Addition]) -> Vec<Result<Offset, BackboneError>> {
+        // One lock an addition: a long batch must not hold up the listener.
+        additions.iter().map(|addition| self.lock().append(addition, self.clock.now_ms())).collect()
     }
 
-    async fn trim(&self, trims: &[Trim]) -> Result<(), BackboneError> {
-        for trim in trims {
-            self.lock().change(trim.stream.as_str().as_bytes(), |stream| {
-                stream.log.trim(Keep::Newest(trim.max_len), usize::MAX);
-                stream.log.trim(Keep::From(trim.min_offset), usize::MAX);
-            });
-        }
+    async fn trim(&self, trims: &[Trim]) -> Vec<Result<u64, BackboneError>> {
+        trims.iter().map(|trim| Ok(self.lock().trim(trim))).collect()
+    }
+
+    async fn remove(&self, stream: &StreamKey, offsets: &[Offset]) -> Result<u64, BackboneError> {
+        let removed = self.lock().change(stream.as_str().as_bytes(), |stream| {
+            offsets.iter().filter(|offset| stream.log.remove(**offset)).count()
+        });
+        Ok(removed.unwrap_or(0) as u64)
+    }
+
+    async fn remove_empty(&self, streams: &[StreamKey]) -> Vec<Result<bool, BackboneError>> {
+        let remove = |key: &StreamKey| {
+            let (mut store, key) = (self.lock(), key.as_str().as_bytes());
+            let is_empty = |stream: &store::Stream| stream.log.is_empty() && stream.groups.is_empty();
+            store.stream(key).is_some_and(is_empty) && store.delete(key)
+        };
+        streams.iter().map(|key| Ok(remove(key))).collect()
+    }
+
+    async fn scan(
+        &self,
+        prefix: &str,
+        cursor: u64,
+        effort: usize,
+    ) -> Result<(u64, Vec<StreamKey>), BackboneError> {
+        let store = self.lock();
+        let (next, keys) = store.scan(cursor, effort);
+        let found = keys.filter(|key| key.starts_with(prefix.as_bytes()));
+        // A key that is no text is no stream of ours.
+        let found = found.filter_map(|key| std::str::from_utf8(key).ok());
+        Ok((next, found.map(StreamKey::from_raw).collect()))
+    }
+
+    async fn watchers(&self, streams: &[StreamKey]) -> Vec<Result<Option<u64>, BackboneError>> {
+        let store = self.lock();
+        streams.iter().map(|key| Ok(Some(store.is_watched(key).into()))).collect()
+    }
+
+    async fn take(&self, take: &Take) -> Result<Vec<Work>, BackboneError> {
+        Ok(work::take(&mut self.lock(), take, self.clock.now_ms()))
+    }
+
+    async fn keep(&self, group: &Group, consumer: &str, held: &[Held]) -> Result<Vec<Offset>, BackboneError> {
+        Ok(work::hand_on(&mut self.lock(), group, (consumer, consumer), held, self.clock.now_ms()))
+    }
+
+    async fn give_back(&self, group: &Group, consumer: &str, held: &[Held]) -> Result<(), BackboneError> {
+        work::hand_on(&mut self.lock(), group, (consumer, GIVEN_BACK), held, self.clock.now_ms());
+        Ok(())
+    }
+
+    async fn finish(&self, group: &Group, offsets: &[Offset]) -> Result<(), BackboneError> {
+        work::finish(&mut self.lock(), group, offsets);
+        Ok(())
+    }
+
+    async fn tidy(&self, group: &Group, idle: Duration) -> Result<u64, BackboneError> {
+        Ok(work::tidy(&mut self.lock(), group, idle, self.clock.now_ms()))
+    }
+
+    async fn lease(&self, key: &str, holder: &str, ttl: Duration) -> Result<bool, BackboneError> {
+        let mut leases = self.leases.lock().expect("no holder of this lock panics");
+        Ok(leases.take(key, holder, ttl, self.clock.now_ms()))
+    }
+
+    async fn release(&self, key: &str, holder: &str) -> Result<(), BackboneError> {
+        self.leases.lock().expect("no holder of this lock panics").release(key, holder);
         Ok(())
     }
 
@@ -225,11 +279,63 @@ impl Backbone for Embedded {
     }
 }
 
-/// The newest of the recent entries whose field `id` is this.
-fn find_id(store: &Store, key: &[u8], id: &str) -> Option<Offset> {
-    let recent = store.stream(key)?.log.range(Offset::ZERO..=Offset::MAX).rev().take(DEDUPE_WINDOW);
-    let same = |entry: &RawEntry| entry.fields.iter().any(|(name, value)| name == "id" && value == id);
-    recent.into_iter().find(same).map(|entry| entry.offset)
+impl Store {
+    /// Adds an entry in the terms of the contract.
+    fn append(&mut self, addition: &Addition, now_ms: u64) -> Result<Offset, BackboneError> {
+        let key = addition.stream.as_str().as_bytes();
+        if let Some(found) = addition.once.as_ref().and_then(|once| self.find(key, once)) {
+            return Ok(found);
+        }
+        let waiting = self.stream(key).map_or(0, |stream| stream.log.len());
+        if addition.refuse_at.is_some_and(|most| waiting >= most.max(1)) {
+            return Err(BackboneError::Full(waiting));
+        }
+        let new = store::Addition { id: NewId::Auto, fields: &addition.fields, make: true, trim: None };
+        match self.add(key, &new, now_ms) {
+            Ok(Some(offset)) => Ok(offset),
+            Ok(None) => Err(BackboneError::Refused("the stream was not made".into())),
+            Err(full @ Refused::Full) => Err(BackboneError::ReadOnly(full.to_string())),
+            Err(id @ Refused::Id(_)) => Err(BackboneError::Refused(id.to_string())),
+        }
+    }
+
+    /// The newest of the entries looked at that is the same.
+    fn find(&self, key: &[u8], once: &Once) -> Option<Offset> {
+        let log = &self.stream(key)?.log;
+        match once {
+            Once::Id(id) => {
+                let mut recent = log.range(Offset::ZERO..=Offset::MAX).rev().take(DEDUPE_WINDOW);
+                let is_same =
+                    |entry: &RawEntry| field(entry, "id").is_some_and(|value| value == id.as_bytes());
+                recent.find(is_same).map(|entry| entry.offset)
+            }
+            Once::Ingress(entry) => {
+                let oldest = Offset { ms: entry.ms, seq: 0 };
+                let recent = log.range(oldest..=Offset::MAX).rev().take(INGRESS_WINDOW);
+                let from = |found: &RawEntry| -> Option<Offset> {
+                    std::str::from_utf8(field(found, "in")?).ok()?.parse().ok()
+                };
+                let mut ingress = recent
+                    .filter_map(|found| Some((from(&found)?, found.offset)))
+                    .skip_while(|(from, _)| from > entry);
+                ingress.next().filter(|(from, _)| from == entry).map(|(_, offset)| offset)
+            }
+        }
+    }
+
+    /// Trims in the terms of the contract; how many entries went.
+    fn trim(&mut self, trim: &Trim) -> u64 {
+        let limits = [Keep::Newest(trim.max_len), Keep::From(trim.min_offset)];
+        let trimmed = self.change(trim.stream.as_str().as_bytes(), |stream| {
+            let limits = limits.into_iter().chain(trim.max_bytes.map(Keep::Bytes));
+            limits.map(|keep| stream.log.trim(keep, TRIMMED_AT_ONCE as usize)).sum::<usize>()
+        });
+        trimmed.unwrap_or(0) as u64
+    }
+}
+
+fn field<'e>(entry: &'e RawEntry, name: &str) -> Option<&'e Bytes> {
+    entry.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value)
 }
 
 #[cfg(test)]

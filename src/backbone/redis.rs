@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::clock::Clock;
 use super::wake::DirtySet;
-use super::{Backbone, BackboneError, CursorWrite, Page, Range, Read, Stored, Tail, Trim};
+use super::{
+    Addition, Backbone, BackboneError, CursorWrite, Group, Held, Page, Range, Read, Stored, Tail, Take, Trim,
+    Work,
+};
 use crate::domain::{ChannelName, Cursor, CursorKey, Epoch, Generation, NodeId, Offset, RawEntry, StreamKey};
 
 mod connection;
@@ -23,11 +25,13 @@ mod continuity;
 mod cursors;
 mod epoch;
 mod errors;
+mod groups;
 mod notify;
 mod reader;
 mod reads;
 mod scripts;
 mod start;
+mod upkeep;
 mod values;
 mod wakeups;
 mod watched;
@@ -35,6 +39,7 @@ mod writes;
 
 use connection::{Dial, Link};
 use cursors::Cursors;
+use groups::Sweeps;
 use reader::Way;
 use wakeups::Wakeups;
 use watched::Watched;
@@ -89,6 +94,7 @@ pub struct RedisBackbone {
     link: Arc<Link>,
     wakeups: Wakeups,
     cursors: Cursors,
+    sweeps: Sweeps,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -108,7 +114,8 @@ impl RedisBackbone {
         tasks.spawn(Arc::clone(&link).supervise(stop.clone()));
         tasks.spawn(keeper.run(stop.clone()));
         tasks.close();
-        let backbone = Arc::new(Self { link, wakeups, cursors: Cursors::default(), tasks, stop });
+        let (cursors, sweeps) = Default::default();
+        let backbone = Arc::new(Self { link, wakeups, cursors, sweeps, tasks, stop });
         backbone.wakeups.ready(config.connect_timeout + config.response_timeout).await;
         Ok(backbone)
     }
@@ -152,17 +159,61 @@ impl Backbone for RedisBackbone {
         reads::history(&self.link, stream, range).await
     }
 
-    async fn append(
-        &self,
-        stream: &StreamKey,
-        fields: Vec<(Bytes, Bytes)>,
-        dedupe: Option<&str>,
-    ) -> Result<Offset, BackboneError> {
-        writes::append(&self.link, stream, &fields, dedupe).await
+    async fn append_all(&self, additions: &[Addition]) -> Vec<Result<Offset, BackboneError>> {
+        writes::append_all(&self.link, additions).await
     }
 
-    async fn trim(&self, trims: &[Trim]) -> Result<(), BackboneError> {
-        writes::trim(&self.link, trims).await
+    async fn trim(&self, trims: &[Trim]) -> Vec<Result<u64, BackboneError>> {
+        upkeep::trim(&self.link, trims).await
+    }
+
+    async fn remove(&self, stream: &StreamKey, offsets: &[Offset]) -> Result<u64, BackboneError> {
+        upkeep::remove(&self.link, stream, offsets).await
+    }
+
+    async fn remove_empty(&self, streams: &[StreamKey]) -> Vec<Result<bool, BackboneError>> {
+        upkeep::remove_empty(&self.link, streams).await
+    }
+
+    async fn scan(
+        &self,
+        prefix: &str,
+        cursor: u64,
+        effort: usize,
+    ) -> Result<(u64, Vec<StreamKey>), BackboneError> {
+        upkeep::scan(&self.link, prefix, cursor, effort).await
+    }
+
+    async fn watchers(&self, streams: &[StreamKey]) -> Vec<Result<Option<u64>, BackboneError>> {
+        self.wakeups.watchers(streams).await
+    }
+
+    async fn take(&self, take: &Take) -> Result<Vec<Work>, BackboneError> {
+        groups::take(&self.link, &self.sweeps, take).await
+    }
+
+    async fn keep(&self, group: &Group, consumer: &str, held: &[Held]) -> Result<Vec<Offset>, BackboneError> {
+        groups::keep(&self.link, group, consumer, held).await
+    }
+
+    async fn give_back(&self, group: &Group, consumer: &str, held: &[Held]) -> Result<(), BackboneError> {
+        groups::give_back(&self.link, group, consumer, held).await
+    }
+
+    async fn finish(&self, group: &Group, offsets: &[Offset]) -> Result<(), BackboneError> {
+        groups::finish(&self.link, group, offsets).await
+    }
+
+    async fn tidy(&self, group: &Group, idle: Duration) -> Result<u64, BackboneError> {
+        groups::tidy(&self.link, group, idle).await
+    }
+
+    async fn lease(&self, key: &str, holder: &str, ttl: Duration) -> Result<bool, BackboneError> {
+        writes::lease(&self.link, key, holder, ttl).await
+    }
+
+    async fn release(&self, key: &str, holder: &str) -> Result<(), BackboneError> {
+        writes::release(&self.link, key, holder).await
     }
 
     async fn claim_cursors(

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Secret;
-use crate::domain::{ChannelName, DeviceId, Offset, TenantId, UserId};
+use crate::domain::{ChannelName, DeviceId, Offset, SessionId, TenantId, UserId};
 use crate::protocol::Codec;
 
 use super::lifetime::Lifetime;
@@ -61,9 +61,17 @@ pub enum Command {
     /// Connect as a client and print the messages.
     #[command(after_help = CLIENT_EXAMPLES)]
     Client(ClientArgs),
-    /// Publish one message over HTTP.
+    /// Publish a message over HTTP, to one channel or to many.
     #[command(after_help = PUBLISH_EXAMPLES)]
     Publish(PublishArgs),
+    /// Look at dead letters, send them again, or remove them.
+    #[command(after_help = DLQ_EXAMPLES)]
+    Dlq(DlqArgs),
+    /// End sessions on a node; their clients are told not to come back with them.
+    ///
+    /// Sessions of the one node that is asked are found, not those of other nodes.
+    #[command(after_help = KICK_EXAMPLES)]
+    Kick(KickArgs),
 }
 
 const DEV_EXAMPLES: &str = "\
@@ -266,11 +274,17 @@ Examples:
   tidegate publish --key demo-key --channel room:1 hello
   echo '{\"n\": 1}' | TIDEGATE_KEY=demo-key tidegate publish --channel room:1
   tidegate publish --key demo-key --channel room:1 --id order-17 --ttl-ms 60000 '{\"order\": 17}'
+  tidegate publish --key demo-key --channels users.txt --id tide-1 --pace 500 --file notice.json
+  tidegate publish --key demo-key --cloudevent --channel room:1 --file event.json
 
-Data that is a JSON object or array reaches clients as that, anything else as text.";
+Data that is a JSON object or array reaches clients as that, anything else as text. More than 1,000
+channels, or --pace, make it a send: its progress goes to standard error until it is done. With an --id
+it can be repeated, and no channel gets it twice.";
 
 /// What to publish, and where.
 #[derive(Debug, Clone, Args)]
+#[group(skip)]
+#[command(group = ArgGroup::new("where").args(["channel", "channels", "cloudevent"]).required(true).multiple(true))]
 pub struct PublishArgs {
     /// The node.
     #[arg(long, env = "TIDEGATE_URL", default_value = DEFAULT_URL)]
@@ -281,11 +295,20 @@ pub struct PublishArgs {
     /// The tenant.
     #[arg(long, default_value = DEFAULT_TENANT)]
     pub tenant: TenantId,
-    /// The channel.
-    #[arg(long)]
-    pub channel: ChannelName,
+    /// A channel. May be repeated.
+    #[arg(long = "channel", value_name = "CHANNEL")]
+    pub channel: Vec<ChannelName>,
+    /// A file with more channels, one a line; - is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub channels: Option<PathBuf>,
     /// The payload [default: standard input].
     pub data: Option<String>,
+    /// A file with the payload; - is standard input.
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    pub file: Option<PathBuf>,
+    /// The payload is a CloudEvent in JSON. Without --channel it goes where its `channel` says.
+    #[arg(long, conflicts_with_all = ["id", "message_key", "ttl_ms", "spread_ms", "pace", "channels"])]
+    pub cloudevent: bool,
     /// Idempotency key: a second message with the same one, soon after, is not added.
     #[arg(long)]
     pub id: Option<String>,
@@ -295,10 +318,172 @@ pub struct PublishArgs {
     /// For how many milliseconds the message is worth delivering.
     #[arg(long, value_name = "MS")]
     pub ttl_ms: Option<u64>,
+    /// Over how many milliseconds the message's delivery is spread.
+    #[arg(long, value_name = "MS")]
+    pub spread_ms: Option<u64>,
+    /// Channels a second: it is carried out in the background of the node, at this pace.
+    #[arg(long, value_name = "N")]
+    pub pace: Option<u32>,
+    /// Print the node's last answer as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const DLQ_EXAMPLES: &str = "\
+Examples:
+  tidegate dlq list --key demo-key
+  tidegate dlq list --key demo-key --channel user:alice --json
+  tidegate dlq retry --key demo-key --offset 1763769600000-0
+  tidegate dlq retry --key demo-key --all --reason wrong_type
+  tidegate dlq purge --key demo-key --all --before 1763769600000-0 --yes
+
+A retry adds the message to its channel again, for everybody there, and then removes the letter.";
+
+/// What to do with dead letters.
+#[derive(Debug, Clone, Args)]
+pub struct DlqArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: DlqCommand,
+}
+
+/// What to do with dead letters.
+#[derive(Debug, Clone, Subcommand)]
+pub enum DlqCommand {
+    /// List them: the newest, in the order they were written.
+    List(DlqListArgs),
+    /// Send their messages again and remove them.
+    ///
+    /// Those that cannot be sent again stay, and the exit code is 1.
+    Retry(DlqSelectArgs),
+    /// Remove them.
+    Purge(DlqPurgeArgs),
+}
+
+/// Which node to ask, and as whom.
+#[derive(Debug, Clone, Args)]
+pub struct DlqNodeArgs {
+    /// The node.
+    #[arg(long, env = "TIDEGATE_URL", default_value = DEFAULT_URL)]
+    pub url: String,
+    /// The tenant's API key.
+    #[arg(long, env = "TIDEGATE_KEY", hide_env_values = true)]
+    pub key: Secret,
+    /// The tenant.
+    #[arg(long, default_value = DEFAULT_TENANT)]
+    pub tenant: TenantId,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const KICK_EXAMPLES: &str = "\
+Examples:
+  TIDEGATE_KEY=$ADMIN_TOKEN tidegate kick --tenant acme --user alice --reason 'your account was closed'
+  tidegate kick --key $ADMIN_TOKEN --tenant acme --user alice --device phone
+  tidegate kick --key $ADMIN_TOKEN --tenant acme --session 0gQyAqEYQXaTZJ7Tyqvv4w
+
+Only the node at --url is asked: where there are several, ask each. A user who may connect can connect
+again with a new session; withdraw the token to keep somebody out.";
+
+/// Whose sessions to end.
+#[derive(Debug, Clone, Args)]
+#[group(skip)]
+#[command(group = ArgGroup::new("whose").args(["session", "user"]).required(true))]
+pub struct KickArgs {
+    /// The node to ask.
+    #[command(flatten)]
+    pub node: AdminArgs,
+    /// The tenant.
+    #[arg(long, default_value = DEFAULT_TENANT)]
+    pub tenant: TenantId,
+    /// One session, by the id in `connected` and in what it sends.
+    #[arg(long, value_name = "ID")]
+    pub session: Option<SessionId>,
+    /// All sessions of a user.
+    #[arg(long)]
+    pub user: Option<UserId>,
+    /// Of these, the one of a device.
+    #[arg(long, requires = "user", conflicts_with = "session")]
+    pub device: Option<DeviceId>,
+    /// What the clients are told, for people.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// How to reach a node's admin listener.
+#[derive(Debug, Clone, Args)]
+pub struct AdminArgs {
+    /// The node's admin address.
+    #[arg(long, env = "TIDEGATE_URL", default_value = DEFAULT_ADMIN_URL)]
+    pub url: String,
+    /// The node's admin token.
+    #[arg(long, env = "TIDEGATE_KEY", hide_env_values = true)]
+    pub key: Secret,
     /// Print the answer as JSON.
     #[arg(long)]
     pub json: bool,
 }
 
+/// Which dead letters to list.
+#[derive(Debug, Clone, Args)]
+pub struct DlqListArgs {
+    /// The node.
+    #[command(flatten)]
+    pub node: DlqNodeArgs,
+    /// Only those of this channel.
+    #[arg(long)]
+    pub channel: Option<String>,
+    /// Only those with this reason: attempts, bad_entry, bad_channel, unknown_namespace, wrong_type,
+    /// full, refused.
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// At most so many.
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub limit: usize,
+    /// The newest before this one.
+    #[arg(long, value_name = "OFFSET", conflicts_with = "after")]
+    pub before: Option<Offset>,
+    /// The oldest after this one.
+    #[arg(long, value_name = "OFFSET")]
+    pub after: Option<Offset>,
+}
+
+/// Which dead letters are meant.
+#[derive(Debug, Clone, Args)]
+#[command(group = ArgGroup::new("which").args(["offsets", "all"]).required(true))]
+pub struct DlqSelectArgs {
+    /// The node.
+    #[command(flatten)]
+    pub node: DlqNodeArgs,
+    /// This one, by its offset among the dead letters. May be repeated.
+    #[arg(long = "offset", value_name = "OFFSET")]
+    pub offsets: Vec<Offset>,
+    /// All of them, or all that fit what else is said.
+    #[arg(long)]
+    pub all: bool,
+    /// Only those of this channel.
+    #[arg(long, requires = "all")]
+    pub channel: Option<String>,
+    /// Only those with this reason.
+    #[arg(long, requires = "all")]
+    pub reason: Option<String>,
+    /// Only those before this one.
+    #[arg(long, value_name = "OFFSET", requires = "all")]
+    pub before: Option<Offset>,
+}
+
+/// Which dead letters to remove.
+#[derive(Debug, Clone, Args)]
+pub struct DlqPurgeArgs {
+    /// Which.
+    #[command(flatten)]
+    pub select: DlqSelectArgs,
+    /// Really: needed with --all, because what is removed is gone.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+const DEFAULT_ADMIN_URL: &str = "http://127.0.0.1:8081";
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 const DEFAULT_TENANT: &str = crate::config::DEMO_TENANT;

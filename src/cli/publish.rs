@@ -1,80 +1,213 @@
-//! `tidegate publish`: publishes one message over HTTP and prints its offset.
+//! `tidegate publish`: publishes a message over HTTP and prints its offsets.
 
 use std::io::Read as _;
+use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use http::{StatusCode, header};
+use anyhow::{Context as _, Result, bail, ensure};
+use http::{Method, StatusCode, header};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::args::PublishArgs;
+use crate::domain::ChannelName;
 
-/// Publishes. Dropping the future may leave the message published.
+/// How often a send is asked how far it is.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Publishes, and waits for a wide send to end. Dropping the future may leave the message published.
 pub async fn run(args: PublishArgs) -> Result<()> {
-    let data = match &args.data {
-        Some(data) => data.clone(),
-        None => standard_input()?,
-    };
-    let (status, answer) = post(&args, &body(&args, &data)).await?;
-    let result = &answer["results"][0];
-    if let Some(error) = result["error"].as_str() {
-        bail!("the node refused: {error}");
-    }
+    let channels = channels(&args)?;
+    let payload = payload(&args)?;
+    let client = Client::new(&args)?;
+    let (status, answer) = client.post(&channels, &payload, &args).await?;
     match status {
-        StatusCode::OK => {}
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            bail!("the node refused the key ({status}): check --key or TIDEGATE_KEY, and --tenant")
+        StatusCode::OK => results(&answer, args.json),
+        StatusCode::ACCEPTED => client.follow(answer, args.json).await,
+        _ => bail!("{}", refusal(status, &answer)),
+    }
+}
+
+fn channels(args: &PublishArgs) -> Result<Vec<ChannelName>> {
+    let mut channels = args.channel.clone();
+    if let Some(file) = &args.channels {
+        let lines = read(file)?;
+        for (number, line) in lines.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let parsed = ChannelName::parse(line.trim());
+            channels.push(parsed.with_context(|| format!("{}, line {}", file.display(), number + 1))?);
         }
-        _ => bail!("the node answered {status}: {answer}"),
     }
-    let offset = result["offset"].as_str().with_context(|| format!("no offset in the answer: {answer}"))?;
-    if args.json {
-        println!("{answer}");
+    ensure!(!channels.is_empty() || args.cloudevent, "--channels names no channel");
+    Ok(channels)
+}
+
+fn payload(args: &PublishArgs) -> Result<String> {
+    match (&args.data, &args.file) {
+        (Some(data), _) => Ok(data.clone()),
+        (None, Some(file)) => read(file),
+        (None, None) => read(Path::new("-")),
+    }
+}
+
+/// A file, or standard input as `-`.
+fn read(file: &Path) -> Result<String> {
+    let mut text = String::new();
+    if file == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text).context("reading standard input")?;
     } else {
-        println!("{offset}");
+        text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
     }
-    Ok(())
+    // The line's end belongs to `echo` or the editor, not to the message.
+    Ok(text.strip_suffix('\n').map_or_else(|| text.clone(), str::to_owned))
 }
 
-fn standard_input() -> Result<String> {
-    let mut data = String::new();
-    std::io::stdin().read_to_string(&mut data).context("reading the payload from standard input")?;
-    // The line's end belongs to `echo`, not to the message.
-    Ok(data.strip_suffix('\n').map_or_else(|| data.clone(), str::to_owned))
-}
-
-fn body(args: &PublishArgs, data: &str) -> Value {
+fn body(args: &PublishArgs, channels: &[ChannelName], payload: &str) -> Value {
     // An object or array is JSON; anything else is text, also `42` and `null`.
-    let data = match serde_json::from_str::<Value>(data) {
+    let data = match serde_json::from_str::<Value>(payload) {
         Ok(json) if json.is_object() || json.is_array() => json,
-        _ => data.into(),
+        _ => payload.into(),
     };
-    let mut body = json!({"channel": args.channel.as_str(), "data": data});
-    if let Some(id) = &args.id {
-        body["id"] = id.as_str().into();
-    }
-    if let Some(key) = &args.message_key {
-        body["key"] = key.as_str().into();
-    }
-    if let Some(ttl_ms) = args.ttl_ms {
-        body["ttl_ms"] = ttl_ms.into();
+    let names: Vec<&str> = channels.iter().map(ChannelName::as_str).collect();
+    let mut body = json!({"channels": names, "data": data});
+    let options = [
+        ("id", args.id.as_deref().map(Value::from)),
+        ("key", args.message_key.as_deref().map(Value::from)),
+        ("ttl_ms", args.ttl_ms.map(Value::from)),
+        ("spread_ms", args.spread_ms.map(Value::from)),
+        ("pace_per_s", args.pace.map(Value::from)),
+    ];
+    for (name, value) in options {
+        if let Some(value) = value {
+            body[name] = value;
+        }
     }
     body
 }
 
-async fn post(args: &PublishArgs, body: &Value) -> Result<(StatusCode, Value)> {
-    let base = args.url.trim_end_matches('/');
-    let client = reqwest::Client::builder().no_proxy().build().context("no HTTP client")?;
-    let answer = client
-        .post(format!("{base}/v1/{}/publish", args.tenant))
-        .bearer_auth(args.key.expose())
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(body.to_string())
-        .send()
-        .await
-        .with_context(|| format!("cannot publish to {base}: is the node running there?"))?;
-    let status = answer.status();
-    let bytes = answer.bytes().await?;
-    let answer = serde_json::from_slice(&bytes)
-        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).trim().to_owned()));
-    Ok((status, answer))
+/// Prints one offset a line, with its channel where there are several.
+fn results(answer: &Value, as_json: bool) -> Result<()> {
+    let results =
+        answer["results"].as_array().with_context(|| format!("no results in the answer: {answer}"))?;
+    if as_json {
+        println!("{answer}");
+    }
+    let mut failed = 0;
+    for result in results {
+        let channel = result["channel"].as_str().unwrap_or_default();
+        match (result["offset"].as_str(), result["error"].as_str()) {
+            (Some(_), _) if as_json => {}
+            (Some(offset), _) if results.len() == 1 => println!("{offset}"),
+            (Some(offset), _) => println!("{channel} {offset}"),
+            (None, error) => {
+                failed += 1;
+                eprintln!("{channel}: the node refused: {}", error.unwrap_or("it does not say why"));
+            }
+        }
+    }
+    ensure!(failed == 0, "{failed} of {} channels did not take the message", results.len());
+    Ok(())
+}
+
+fn refusal(status: StatusCode, answer: &Value) -> String {
+    let why = answer["error"].as_str().or_else(|| answer["results"][0]["error"].as_str());
+    match (status, why) {
+        (StatusCode::UNAUTHORIZED, _) => {
+            format!("the node refused the key ({status}): check --key or TIDEGATE_KEY, and --tenant")
+        }
+        (_, Some(why)) => format!("the node refused ({status}): {why}"),
+        (_, None) => format!("the node answered {status}: {answer}"),
+    }
+}
+
+struct Client {
+    http: reqwest::Client,
+    base: String,
+    tenant: String,
+    key: String,
+}
+
+impl Client {
+    fn new(args: &PublishArgs) -> Result<Self> {
+        Ok(Self {
+            http: reqwest::Client::builder().no_proxy().build().context("no HTTP client")?,
+            base: args.url.trim_end_matches('/').to_owned(),
+            tenant: args.tenant.to_string(),
+            key: args.key.expose().to_owned(),
+        })
+    }
+
+    async fn post(
+        &self,
+        channels: &[ChannelName],
+        payload: &str,
+        args: &PublishArgs,
+    ) -> Result<(StatusCode, Value)> {
+        let path = format!("/v1/{}/publish", self.tenant);
+        if !args.cloudevent {
+            return self
+                .ask(
+                    Method::POST,
+                    &path,
+                    Some(("application/json", body(args, channels, payload).to_string())),
+                )
+                .await;
+        }
+        let named = |channel: &ChannelName| {
+            format!("channel={}", utf8_percent_encode(channel.as_str(), NON_ALPHANUMERIC))
+        };
+        let query: Vec<String> = channels.iter().map(named).collect();
+        let path = if query.is_empty() { path } else { format!("{path}?{}", query.join("&")) };
+        self.ask(Method::POST, &path, Some(("application/cloudevents+json", payload.to_owned()))).await
+    }
+
+    /// Asks a send how far it is until it has ended.
+    async fn follow(&self, accepted: Value, as_json: bool) -> Result<()> {
+        let url = accepted["url"].as_str().context("the node does not say where the send is")?.to_owned();
+        eprintln!(
+            "send {} to {} channels",
+            accepted["send"].as_str().unwrap_or_default(),
+            accepted["targets"]
+        );
+        loop {
+            tokio::time::sleep(POLL).await;
+            let (status, answer) = self.ask(Method::GET, &url, None).await?;
+            if status != StatusCode::OK {
+                bail!("{}", refusal(status, &answer));
+            }
+            let (state, targets) = (answer["state"].as_str().unwrap_or_default(), &answer["targets"]);
+            eprintln!("{state}: {} added, {} failed, of {targets}", answer["added"], answer["failed"]);
+            if state == "running" {
+                continue;
+            }
+            if as_json {
+                println!("{answer}");
+            }
+            for error in answer["errors"].as_array().into_iter().flatten() {
+                let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
+                eprintln!("{}: {}", text("channel"), text("error"));
+            }
+            ensure!(answer["added"] == *targets, "not every channel has the message: the send is {state}");
+            return Ok(());
+        }
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&str, String)>,
+    ) -> Result<(StatusCode, Value)> {
+        let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.key);
+        if let Some((media_type, body)) = body {
+            request = request.header(header::CONTENT_TYPE, media_type).body(body);
+        }
+        let sent = request.send().await;
+        let answer =
+            sent.with_context(|| format!("cannot reach {}: is the node running there?", self.base))?;
+        let status = answer.status();
+        let bytes = answer.bytes().await?;
+        let answer = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).trim().to_owned()));
+        Ok((status, answer))
+    }
 }

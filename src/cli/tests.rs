@@ -65,6 +65,12 @@ fn misuse_is_told_with_exit_code_2() {
         ("tidegate client --ack --withhold", "cannot be used with"),
         ("tidegate client --since now", "--since"),
         ("tidegate publish --key k hello", "--channel"),
+        ("tidegate publish --key k --channel room:1 --cloudevent --id x", "cannot be used with"),
+        ("tidegate publish --key k --channel room:1 --file x hello", "cannot be used with"),
+        ("tidegate kick --key k", "--session"),
+        ("tidegate kick --key k --user a --session 0gQyAqEYQXaTZJ7Tyqvv4w", "cannot be used with"),
+        ("tidegate kick --key k --device phone", "--user"),
+        ("tidegate kick --key k --session alice", "22 characters"),
     ] {
         let (text, code) = misuse(line);
         assert!(text.contains(says) && code == 2, "{line}: {code}\n{text}");
@@ -156,11 +162,11 @@ fn check_config_says_what_a_node_would_run_with() {
     let said = check(&path).unwrap();
     assert!(said.starts_with(&format!("{} is valid\n", path.display())), "{said}");
     assert!(
-        said.contains("tenant a: anonymous clients, 0 API keys for publishing; namespaces user\n"),
+        said.contains("tenant a: anonymous clients, 0 API keys for publishing; namespaces user, session\n"),
         "{said}"
     );
     assert!(said.contains("tenant b: no client can connect (neither jwt nor anonymous)"), "{said}");
-    assert!(said.contains("namespaces work, user\n"), "{said}");
+    assert!(said.contains("namespaces work, user, session\n"), "{said}");
     let wrong = file(folder.path(), "w.toml", "[nod]\n[limits]\nwindow = 0");
     let error = check(&wrong).unwrap_err();
     assert_eq!(error.exit_code(), 2);
@@ -239,4 +245,27 @@ fn a_private_key_of_another_pair_is_noticed() {
         ["--tenant", "a", "--config", path.to_str().unwrap(), "--private-key", private.to_str().unwrap()];
     let error = token(&flags).unwrap_err().to_string();
     assert!(error.contains("signature does not fit"), "{error}");
+}
+
+#[test]
+fn dlq_says_which_letters_and_removes_all_only_when_meant() {
+    let parsed = |line: &str| match command(line) {
+        Command::Dlq(args) => args,
+        other => panic!("{line} is {other:?}"),
+    };
+    let args = parsed("tidegate dlq list --key k --channel user:alice --limit 5");
+    assert!(matches!(&args.command, args::DlqCommand::List(args) if args.limit == 5));
+    let args = parsed("tidegate dlq retry --key k --offset 1-1 --offset 2-0");
+    assert!(matches!(&args.command, args::DlqCommand::Retry(args) if args.offsets.len() == 2));
+    for line in ["tidegate dlq purge --key k --all --yes", "tidegate dlq purge --key k --offset 1-1"] {
+        assert!(dlq::check(&parsed(line)).is_ok(), "{line}");
+    }
+    let error = dlq::check(&parsed("tidegate dlq purge --key k --all")).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("--yes"), "{error}");
+    for line in
+        ["tidegate dlq retry --key k", "tidegate dlq retry --key k --offset 1-1 --all", "tidegate dlq"]
+    {
+        assert_eq!(misuse(line).1, 2, "{line}");
+    }
 }

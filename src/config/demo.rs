@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::{NamespaceRules, OnSlow, PublishRight, TenantId};
+use crate::domain::{EventKind, EventRules, NamespaceRules, OnSlow, PublishRight, TenantId};
 
 use super::Config;
 use super::tenant::{JwtConfig, JwtKey, KeyMaterial, TenantConfig};
@@ -36,6 +36,10 @@ impl Config {
                 user_claim: "sub".into(),
                 keys: vec![JwtKey { kid: None, material: KeyMaterial::Hs256(Secret::new(DEMO_JWT_SECRET)) }],
             }),
+            events: EventRules {
+                kinds: vec![EventKind::Connected, EventKind::Disconnected, EventKind::Undelivered],
+                ..EventRules::default()
+            },
             limits: self.limits.clone(),
             namespaces: vec![
                 NamespaceRules::log("room"),
@@ -43,6 +47,7 @@ impl Config {
                 backend_only(NamespaceRules::live("live")),
                 NamespaceRules::queue("queue"),
                 NamespaceRules { on_slow: OnSlow::Conflate, ..NamespaceRules::log("state") },
+                NamespaceRules::of_sessions(),
             ],
         };
         self.tenants.insert(id, tenant);

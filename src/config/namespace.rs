@@ -4,10 +4,11 @@ use crate::domain::{Kind, Namespace, NamespaceRules, OnSlow, PublishRight, Start
 
 use super::reader::Section;
 
-/// Every tenant has it, whether configured or not.
+/// Every tenant has these, whether configured or not.
 const PERSONAL: &str = "user";
+const OF_SESSIONS: &str = "session";
 
-/// A tenant's namespaces: those it names, and `user`.
+/// A tenant's namespaces: those it names, `user`, and `session`.
 pub(super) fn namespaces(tenant: &mut Section<'_>) -> Vec<NamespaceRules> {
     let mut rules = Vec::new();
     for (name, section) in tenant.named_sections("namespaces") {
@@ -16,8 +17,10 @@ pub(super) fn namespaces(tenant: &mut Section<'_>) -> Vec<NamespaceRules> {
             Err(error) => section.wrong_here(error.to_string()),
         }
     }
-    if !rules.iter().any(|rules| rules.name.as_str() == PERSONAL) {
-        rules.push(NamespaceRules::personal());
+    for built_in in [NamespaceRules::personal(), NamespaceRules::of_sessions()] {
+        if !rules.iter().any(|rules| rules.name == built_in.name) {
+            rules.push(built_in);
+        }
     }
     rules
 }
@@ -27,6 +30,7 @@ fn namespace(name: &Namespace, mut section: Section<'_>) -> NamespaceRules {
     let kind = section.choice("kind", &kinds).unwrap_or(Kind::Log);
     let base = match kind {
         Kind::Log if name.as_str() == PERSONAL => NamespaceRules::personal(),
+        Kind::Log if name.as_str() == OF_SESSIONS => NamespaceRules::of_sessions(),
         Kind::Log => NamespaceRules::log(name.as_str()),
         Kind::Live => NamespaceRules::live(name.as_str()),
         Kind::Queue => NamespaceRules::queue(name.as_str()),
@@ -72,6 +76,13 @@ fn contradictions(rules: &NamespaceRules, section: &Section<'_>) {
     };
     if rules.name.as_str() == PERSONAL {
         wrong(rules.kind != Kind::Log, "kind", "must be \"log\": personal channels keep what a user missed");
+    }
+    if rules.name.as_str() == OF_SESSIONS {
+        wrong(
+            rules.kind != Kind::Log,
+            "kind",
+            "must be \"log\": a reply may come before its session listens",
+        );
     }
     match rules.kind {
         Kind::Log => {

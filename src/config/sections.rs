@@ -182,6 +182,16 @@ pub(super) fn limits(mut section: Section<'_>, base: &Limits) -> Limits {
         ping_ms: section.number("ping_ms", base.ping_ms, 1_000..=HOUR_MS),
         ping_min_ms: section.number("ping_min_ms", base.ping_min_ms, 1_000..=HOUR_MS),
         ping_max_ms: section.number("ping_max_ms", base.ping_max_ms, 1_000..=HOUR_MS),
+        publish_per_s: section.number("publish_per_s", base.publish_per_s, 1..=1_000_000),
+        publish_in_flight: section.number("publish_in_flight", base.publish_in_flight, 1..=10_000),
+        publish_body_bytes: section.number(
+            "publish_body_bytes",
+            base.publish_body_bytes,
+            KIB..=64 * 1024 * KIB,
+        ),
+        publish_targets: section.number("publish_targets", base.publish_targets, 1..=1_000_000),
+        send_per_s: section.number("send_per_s", base.send_per_s, 1..=1_000_000),
+        sends: section.number("sends", base.sends, 1..=1_000),
     };
     let Limits { ping_ms, ping_min_ms, ping_max_ms, .. } = limits;
     if !(ping_min_ms..=ping_max_ms).contains(&ping_ms) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
 
-use crate::domain::{Limits, NamespaceRules, TenantId};
+use crate::domain::{EventFormat, EventRules, Limits, NamespaceRules, TenantId};
 
 use super::namespace::namespaces;
 use super::reader::Section;
@@ -26,9 +26,11 @@ pub struct TenantConfig {
     pub api_keys: Vec<ApiKeyHash>,
     /// How tokens are verified; `None`: no token is accepted.
     pub jwt: Option<JwtConfig>,
+    /// What its backends are told of its sessions.
+    pub events: EventRules,
     /// Its limits.
     pub limits: Limits,
-    /// Its namespaces, `user` among them.
+    /// Its namespaces, `user` and `session` among them.
     pub namespaces: Vec<NamespaceRules>,
 }
 
@@ -105,8 +107,18 @@ fn tenant(mut section: Section<'_>, base: &Limits) -> TenantConfig {
         allow_query_token: section.flag("allow_query_token", false),
         api_keys: section.list("api_key_hashes"),
         jwt: jwt(&mut section),
+        events: events(section.section("events")),
         limits: limits(section.section("limits"), base),
         namespaces: namespaces(&mut section),
+    }
+}
+
+fn events(mut section: Section<'_>) -> EventRules {
+    let formats = [("plain", EventFormat::Plain), ("cloudevents", EventFormat::CloudEvents)];
+    EventRules {
+        kinds: section.list("kinds"),
+        format: section.choice("format", &formats).unwrap_or_default(),
+        address: section.flag("address", false),
     }
 }
 

@@ -34,7 +34,10 @@ fn the_sample_shows_the_defaults() {
     default.node.id = sample.node.id.clone();
     assert_eq!(sample, default);
     let acme = &sample.tenants[&TenantId::parse("acme").unwrap()];
-    assert_eq!(acme.namespaces, [NamespaceRules::log("room"), NamespaceRules::personal()]);
+    assert_eq!(
+        acme.namespaces,
+        [NamespaceRules::log("room"), NamespaceRules::personal(), NamespaceRules::of_sessions()]
+    );
     assert_eq!(sample.limits, Limits::default());
 }
 
@@ -75,7 +78,7 @@ fn what_the_sample_shows_commented_out_parses() {
 #[test]
 fn the_sample_shows_every_setting() {
     let sections = "node backbone.embedded backbone.redis cluster memory admin telemetry limits tenants.acme \
-        tenants.acme.jwt tenants.acme.namespaces.room";
+        tenants.acme.events tenants.acme.jwt tenants.acme.namespaces.room";
     let keys = "[[tenants.acme.jwt.keys]]\nzz = 1\n".to_owned();
     let document = sections
         .split_whitespace()
@@ -281,7 +284,7 @@ fn kinds_have_defaults_of_their_own() {
     assert_eq!(*rules("work"), NamespaceRules::queue("work"));
     assert_eq!(rules("user").retention.max_len, 5);
     assert!(rules("user").dead_letters);
-    assert_eq!(namespaces.len(), 4);
+    assert_eq!(namespaces.len(), 5, "and `session`");
 }
 
 #[test]
@@ -300,6 +303,16 @@ fn the_demo_tenant_is_as_documented() {
     assert_eq!(demo.api_keys, [ApiKeyHash::of("demo-key")]);
     let kinds: Vec<_> = demo.namespaces.iter().map(|rules| (rules.name.as_str(), rules.kind)).collect();
     let log = |name| (name, Kind::Log);
-    assert_eq!(kinds, [log("room"), log("user"), ("live", Kind::Live), ("queue", Kind::Queue), log("state")]);
+    assert_eq!(
+        kinds,
+        [
+            log("room"),
+            log("user"),
+            ("live", Kind::Live),
+            ("queue", Kind::Queue),
+            log("state"),
+            log("session")
+        ]
+    );
     assert_eq!(demo.namespaces[4].on_slow, OnSlow::Conflate);
 }

@@ -4,7 +4,7 @@
 //! gather; the next pipeline takes them all, so batches grow with the load and nothing waits for a
 //! timer. Readers behind the live position are served from the ring, else from joined page reads.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use super::batch::{Batch, Channel};
 use super::outlet::{Delivery, Outlet, ShardId};
 use super::pages::Pages;
 use super::ring::{Budget, Ring};
+use super::upstream::Upstream;
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError, Page, Read, Tail, Trim};
 use crate::domain::{Epoch, Offset, StreamKey};
@@ -46,6 +47,8 @@ pub enum Request {
         stream: StreamKey,
         /// Who asks.
         shard: ShardId,
+        /// Up to where its subscribers were offered the channel, where it was open to them.
+        offered: Option<Offset>,
     },
     /// Entries after an offset; answered by [`Delivery::Page`]. The channel must be open.
     Read {
@@ -70,7 +73,7 @@ pub struct FeedOptions {
     pub page_cache_bytes: usize,
     /// Time in which every watched channel is read once without a wake-up: the worst case of a lost one.
     pub sweep: Duration,
-    /// How long a channel that nobody reads stays watched.
+    /// How long a channel that nobody reads stays watched; a user's own does not.
     pub linger: Duration,
 }
 
@@ -104,8 +107,16 @@ struct Watched {
     open: Option<Open>,
     /// Marked before it was open.
     marked: bool,
-    /// Since when nobody reads it.
-    idle_since: Option<Instant>,
+    /// Nobody reads it.
+    idle: Option<Idle>,
+}
+
+/// A watched channel that nobody reads.
+#[derive(Clone, Copy)]
+struct Idle {
+    since: Instant,
+    /// Up to where the last reader was offered it.
+    offered: Offset,
 }
 
 /// Where a watched channel was read to.
@@ -133,9 +144,11 @@ pub struct Feed {
     side: JoinSet<Done>,
     reading: Option<tokio::task::Id>,
     opening: Vec<StreamKey>,
-    /// Watches being ended: to watch such a stream again has to wait, or the two would race.
-    closing: HashSet<StreamKey>,
+    /// Watches being ended: to watch such a stream again has to wait, or the two would race. Users' own
+    /// channels among them stand with what to tell afterwards.
+    closing: HashMap<StreamKey, Option<(Arc<Channel>, Offset)>>,
     sweep: Sweep,
+    upstream: Upstream,
 }
 
 impl Feed {
@@ -146,6 +159,7 @@ impl Feed {
         metrics: Metrics,
         options: FeedOptions,
         shards: Vec<mpsc::Sender<Delivery>>,
+        upstream: Upstream,
         cancel: CancellationToken,
     ) -> (FeedHandle, JoinHandle<()>) {
         let (handle, requests) = mpsc::channel(4096);
@@ -161,8 +175,9 @@ impl Feed {
             side: JoinSet::new(),
             reading: None,
             opening: Vec::new(),
-            closing: HashSet::new(),
+            closing: HashMap::new(),
             sweep: Sweep::new((options.sweep.as_millis() / TICK.as_millis()) as usize),
+            upstream,
         };
         (handle, tokio::spawn(feed.run(requests, cancel)))
     }
@@ -201,11 +216,13 @@ impl Feed {
     fn on_request(&mut self, request: Request) {
         match request {
             Request::Open { channel, shard } => self.on_open(channel, shard),
-            Request::Close { stream, shard } => {
+            Request::Close { stream, shard, offered } => {
                 if let Some(watched) = self.watched.get_mut(&stream) {
                     watched.shards &= !shard.bit();
                     if watched.shards == 0 {
-                        watched.idle_since = Some(Instant::now());
+                        let position = watched.open.as_ref().map(|open| open.position);
+                        let offered = offered.or(position).unwrap_or(Offset::MAX);
+                        watched.idle = Some(Idle { since: Instant::now(), offered });
                     }
                 }
             }
@@ -216,13 +233,13 @@ impl Feed {
     fn on_open(&mut self, channel: Arc<Channel>, shard: ShardId) {
         let stream = channel.stream.clone();
         let watched = self.watched.entry(stream.clone()).or_insert_with(|| {
-            if !self.closing.contains(&stream) {
+            if !self.closing.contains_key(&stream) {
                 self.opening.push(stream.clone());
             }
-            Watched { channel, shards: 0, open: None, marked: false, idle_since: None }
+            Watched { channel, shards: 0, open: None, marked: false, idle: None }
         });
         watched.shards |= shard.bit();
-        watched.idle_since = None;
+        watched.idle = None;
         if let Some(open) = &watched.open {
             let tail = Tail { last: open.position, first: None, added: open.added, epoch: open.epoch };
             self.outlets[usize::from(shard.0)].answer(Delivery::Opened { stream, tail: Ok(tail) });
@@ -322,8 +339,8 @@ impl Feed {
     fn on_opened(&mut self, stream: StreamKey, tail: Result<Tail, BackboneError>) {
         let Some(watched) = self.watched.get_mut(&stream) else {
             // Nobody waited so long; the watch may have begun after it was ended.
-            if !self.closing.contains(&stream) {
-                self.unwatch(vec![stream]);
+            if !self.closing.contains_key(&stream) {
+                self.unwatch(vec![(stream, None)]);
             }
             return;
         };
@@ -351,7 +368,7 @@ impl Feed {
                 if let Some((index, ..)) = self.watched.shift_remove_full(&stream) {
                     self.sweep.removed(index);
                 }
-                self.unwatch(vec![stream.clone()]);
+                self.unwatch(vec![(stream.clone(), None)]);
             }
         }
         self.metrics.node().watched_streams.set(self.watched.len() as i64);
@@ -360,17 +377,21 @@ impl Feed {
         }
     }
 
-    fn unwatch(&mut self, streams: Vec<StreamKey>) {
-        self.closing.extend(streams.iter().cloned());
+    fn unwatch(&mut self, ended: Vec<(StreamKey, Option<(Arc<Channel>, Offset)>)>) {
+        let streams = ended.iter().map(|(stream, _)| stream.clone()).collect();
+        self.closing.extend(ended);
         self.side.spawn(Side::new(self).unwatch(streams));
     }
 
-    /// Watches again what was asked for while its old watch was being ended.
+    /// Watches again what was asked for while its old watch was being ended. Where nobody came back to a
+    /// user's own channel, what was added since the last reader may have found nobody.
     fn on_unwatched(&mut self, streams: Vec<StreamKey>) {
         for stream in streams {
-            self.closing.remove(&stream);
+            let unread = self.closing.remove(&stream).flatten();
             if self.watched.contains_key(&stream) {
                 self.opening.push(stream);
+            } else if let Some((channel, offered)) = unread {
+                self.upstream.note_unread(&channel, offered);
             }
         }
         self.open_channels();
@@ -468,14 +489,18 @@ impl Feed {
             index += 1;
             // What is still being opened waits: to end its watch would race with the one on its way.
             let Some(open) = &mut watched.open else { return true };
-            let over = watched.idle_since.is_some_and(|since| since.elapsed() > linger);
-            if over {
+            let is_personal = watched.channel.name.is_personal();
+            // A session waits for its client with the user's own channel open. Once it has ended, only
+            // who looks whether the channel is watched learns that the user is away.
+            let linger = if is_personal { Duration::ZERO } else { linger };
+            let over = watched.idle.filter(|idle| idle.since.elapsed() > linger);
+            if let Some(Idle { offered, .. }) = over {
                 open.ring.reset(open.position, budget);
-                ended.push(stream.clone());
+                ended.push((stream.clone(), is_personal.then(|| (watched.channel.clone(), offered))));
                 index -= 1;
                 sweep.removed(index);
             }
-            !over
+            over.is_none()
         });
         if !ended.is_empty() {
             self.metrics.node().watched_streams.set(self.watched.len() as i64);

@@ -17,6 +17,11 @@ pub const NODES_KEY: &str = "tg:sys:nodes";
 /// Key of the secret that signs resume tokens where none is configured.
 pub const SECRET_KEY: &str = "tg:sys:secret";
 
+/// Key of the lease under which one node reads a tenant's ingress.
+pub fn ingress_lease(tenant: &TenantId) -> String {
+    format!("tg:sys:lease:in:{tenant}")
+}
+
 /// The key of a stream: a channel's log, or a tenant's `in`, `up` or `dlq`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamKey(Arc<str>);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Why a name was refused. The text says what is allowed, so it can go to whoever sent the name.
@@ -152,7 +152,25 @@ impl ChannelName {
         self.0.starts_with(Self::PERSONAL)
     }
 
+    /// The user whose personal channel this is.
+    pub fn person(&self) -> Option<UserId> {
+        let encoded = self.0.strip_prefix(Self::PERSONAL)?;
+        let user = percent_decode_str(encoded).decode_utf8().ok()?;
+        UserId::parse(&user).ok().filter(|user| Self::personal(user) == *self)
+    }
+
+    /// The channel of one session, `session:<id>`: for replies to what it sends.
+    pub fn of_session(session: SessionId) -> Self {
+        Self(format!("{}{session}", Self::SESSION).into())
+    }
+
+    /// Whether this is some session's own channel; no other session may subscribe to it.
+    pub fn is_of_session(&self) -> bool {
+        self.0.starts_with(Self::SESSION)
+    }
+
     const PERSONAL: &'static str = "user:";
+    const SESSION: &'static str = "session:";
 }
 
 impl UserId {
@@ -217,6 +235,36 @@ impl SessionId {
     }
 }
 
+impl std::str::FromStr for SessionId {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        use base64::Engine as _;
+        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).ok();
+        let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self::from_bytes).ok_or_else(|| {
+            InvalidName::new(
+                "session",
+                text,
+                "22 characters of A-Z, a-z, 0-9, '-' and '_', as the node gave it",
+            )
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for SessionId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for SessionId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use base64::Engine as _;
@@ -257,9 +305,22 @@ mod tests {
             let channel = ChannelName::personal(&user);
             assert_eq!(ChannelName::parse(channel.as_str()).unwrap(), channel);
             assert!(channel.is_personal());
+            assert_eq!(channel.person(), Some(user));
         }
+        assert_eq!(ChannelName::parse("user:%61").unwrap().person(), None, "a user has one channel");
         assert!(UserId::parse(&"é".repeat(34)).is_err());
         assert!(UserId::parse("a\0b").is_err());
+    }
+
+    #[test]
+    fn every_session_has_a_valid_channel() {
+        for session in [SessionId::from_bytes([0; 16]), SessionId::from_bytes([255; 16]), SessionId::random()]
+        {
+            let channel = ChannelName::of_session(session);
+            assert_eq!(ChannelName::parse(channel.as_str()).unwrap(), channel);
+            assert!(channel.is_of_session() && channel.person().is_none());
+            assert_eq!(session.to_string().parse(), Ok(session));
+        }
     }
 
     #[test]

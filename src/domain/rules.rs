@@ -122,6 +122,18 @@ pub struct Limits {
     pub ping_min_ms: u64,
     /// Longest heartbeat interval a client may ask for, in milliseconds.
     pub ping_max_ms: u64,
+    /// Publications over HTTP in a second, once a target channel, on each node.
+    pub publish_per_s: u32,
+    /// Publish requests in flight, on each node.
+    pub publish_in_flight: usize,
+    /// Bytes of one publish request.
+    pub publish_body_bytes: usize,
+    /// Targets of one publish request; many make it a send, which is paced.
+    pub publish_targets: usize,
+    /// Publications of all sends together in a second, on each node.
+    pub send_per_s: u32,
+    /// Sends that run at the same time, on each node.
+    pub sends: usize,
 }
 
 impl Default for Limits {
@@ -141,6 +153,12 @@ impl Default for Limits {
             ping_ms: 25_000,
             ping_min_ms: 5_000,
             ping_max_ms: 300_000,
+            publish_per_s: 10_000,
+            publish_in_flight: 256,
+            publish_body_bytes: 8 * 1024 * 1024,
+            publish_targets: 100_000,
+            send_per_s: 5_000,
+            sends: 16,
         }
     }
 }
@@ -186,6 +204,17 @@ impl NamespaceRules {
             retention: Retention { max_len: 100, max_age_ms: 10_000 },
             history: false,
             ..Self::log(name)
+        }
+    }
+
+    /// The rules of the namespace `session`, whose channels carry replies to one session each.
+    pub fn of_sessions() -> Self {
+        Self {
+            start: Start::Oldest,
+            retention: Retention { max_len: 100, max_age_ms: 600_000 },
+            history: false,
+            publish: PublishRight::Nobody,
+            ..Self::log("session")
         }
     }
 

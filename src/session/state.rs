@@ -9,7 +9,8 @@ use crate::auth::Identity;
 use crate::backbone::Range;
 use crate::delivery::Channel;
 use crate::domain::{
-    ChannelName, CloseReason, Cursor, CursorKey, DeviceId, Generation, Kind, Offset, PublishRight, SessionId,
+    ChannelName, CloseReason, Cursor, CursorKey, DeviceId, Generation, Kind, NamespaceRules, Offset,
+    PublishRight, SessionId,
 };
 use crate::protocol::{ClientFrame, ErrorCode, Payload, RequestId, ServerFrame, Subscribe};
 use crate::tenants::Tenant;
@@ -148,7 +149,10 @@ impl Session {
                 }
             }
             ClientFrame::Send { id, payload, topic } => match self.fits(&payload) {
-                Ok(()) => fx.push(Effect::SendUp { id, payload, topic }),
+                Ok(()) => {
+                    self.listen_for_replies(channel_of, fx);
+                    fx.push(Effect::SendUp { id, payload, topic });
+                }
                 Err((code, message)) => fail(Some(id), code, message, fx),
             },
             ClientFrame::Ack { channel, offset } => self.ack(&channel, offset, fx),
@@ -210,6 +214,24 @@ impl Session {
         fx.push(Effect::Join { sub });
     }
 
+    /// Whoever sends to the backends takes part in its session's own channel, where they reply. What
+    /// comes there before it is open is retained.
+    fn listen_for_replies(&mut self, channel_of: ChannelOf<'_>, fx: &mut Effects) {
+        let channel = ChannelName::of_session(self.id);
+        if self.find(&channel).is_none() {
+            let (offset, epoch, ack, window) = (None, None, false, None);
+            self.subscribe(None, Subscribe { channel, offset, epoch, ack, window }, channel_of, fx);
+        }
+    }
+
+    /// Whether this session may read the channel.
+    fn may_read(&self, rules: &NamespaceRules, name: &ChannelName) -> bool {
+        match name.is_of_session() {
+            true => *name == ChannelName::of_session(self.id),
+            false => self.identity.may_subscribe(rules, name),
+        }
+    }
+
     fn may_subscribe(
         &mut self,
         name: &ChannelName,
@@ -220,14 +242,19 @@ impl Session {
             return Err((ErrorCode::BadRequest, format!("already subscribed to {name}")));
         }
         let channel = channel_of(name).ok_or_else(|| unknown_namespace(name))?;
-        if !self.identity.may_subscribe(&channel.rules, name) {
-            return Err((ErrorCode::Forbidden, format!("the token does not allow subscribing to {name}")));
+        if !self.may_read(&channel.rules, name) {
+            let message = match name.is_of_session() {
+                true => format!("{name} is another session's own channel"),
+                false => format!("the token does not allow subscribing to {name}"),
+            };
+            return Err((ErrorCode::Forbidden, message));
         }
         if channel.rules.kind == Kind::Queue {
             let message = format!("{name} is a queue; this node delivers no queues to clients");
             return Err((ErrorCode::Unsupported, message));
         }
-        if self.sub_count() >= most {
+        // Replies find a session that has as many channels as it may.
+        if self.sub_count() >= most && !name.is_of_session() {
             return Err((ErrorCode::LimitExceeded, format!("a session may have {most} channels at most")));
         }
         Ok(channel)
@@ -306,7 +333,7 @@ impl Session {
             let (code, message) = unknown_namespace(&channel);
             return fail(Some(id), code, message, fx);
         };
-        let refusal = if !self.identity.may_subscribe(&rules, &channel) {
+        let refusal = if !self.may_read(&rules, &channel) {
             Some((ErrorCode::Forbidden, format!("the token does not allow reading {channel}")))
         } else if !rules.history {
             Some((ErrorCode::Unsupported, format!("{channel} offers no history")))
@@ -326,7 +353,7 @@ impl Session {
     /// Numbers and channels of subscriptions that the identity, as it is now, does not allow.
     fn forbidden(&self) -> Vec<(usize, ChannelName)> {
         let subs = self.subs.iter().enumerate().filter_map(|(at, sub)| Some((at, &sub.as_ref()?.channel)));
-        let refused = subs.filter(|(_, channel)| !self.identity.may_subscribe(&channel.rules, &channel.name));
+        let refused = subs.filter(|(_, channel)| !self.may_read(&channel.rules, &channel.name));
         refused.map(|(at, channel)| (at, channel.name.clone())).collect()
     }
 

@@ -10,9 +10,10 @@ use tokio::time::timeout;
 
 use super::Shard;
 use super::seat::{Heartbeat, Link};
-use super::state::{Place, State};
+use super::state::{Place, State, who};
 use crate::auth::{self, Identity};
 use crate::backbone::BackboneError;
+use crate::delivery::SessionEvent;
 use crate::directory::Entry;
 use crate::domain::{CloseReason, CursorKey, DeviceId, SessionId};
 use crate::protocol::{ClientFrame, Codec, Connect, ErrorCode, Resumed, ServerFrame};
@@ -170,7 +171,7 @@ impl Shard {
                 || is_anonymous(identity) && is_anonymous(&session.identity));
         if !same {
             // An old token of a session that went on since: it ends here, and its device starts anew.
-            self.store_last(&mut session).await;
+            self.retire(session).await;
             return None;
         }
         if !is_anonymous(identity) {
@@ -188,8 +189,8 @@ impl Shard {
         identity: &Identity,
         device: DeviceId,
     ) -> Result<Attached, Refused> {
-        if let Some(mut old) = self.env.directory.take_device(&tenant.id, &identity.user, &device).await {
-            self.store_last(&mut old).await;
+        if let Some(old) = self.env.directory.take_device(&tenant.id, &identity.user, &device).await {
+            self.retire(old).await;
         }
         let key = CursorKey::new(&tenant.id, &identity.user, &device);
         let claimed = self.env.backbone.claim_cursors(&key, CURSOR_TTL).await;
@@ -229,6 +230,10 @@ impl Shard {
         };
         let metrics = self.env.metrics.tenant(&tenant);
         events::connection_opened(&metrics, &tenant, Transport::WebSocket, session.id, resumed.into());
+        let address = session.tenant.events.address.then(|| socket.peer_addr().ok()).flatten();
+        let address = address.map(|peer| peer.ip());
+        let event = SessionEvent::Connected { resumed, transport: Transport::WebSocket, address };
+        self.env.upstream.tell(&session.tenant, event, || who(&session));
         let entry = Entry { session: session.id, tenant, user, device, shard: self.env.id };
         let link = link(socket.clone(), codec, Duration::from_millis(ping_ms));
         let place = self.with(|state| state.seat(session, link, &connected, subs));

@@ -4,16 +4,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::Shard;
 use super::seat::Link;
-use super::state::Place;
+use super::state::{LeftOver, Place, who};
 use crate::backbone::backoff::Backoff;
 use crate::backbone::{BackboneError, CursorWrite, Range, Stored, one};
-use crate::delivery::Request;
+use crate::delivery::dead_letters::DeadLetter;
+use crate::delivery::{Request, SessionEvent};
 use crate::domain::{ChannelName, CloseReason, Offset, Publication, RawEntry, StreamKey};
 use crate::protocol::{ErrorCode, Payload, RequestId, ServerFrame};
 use crate::session::Session;
@@ -29,8 +29,11 @@ pub(super) enum Errand {
     StoreCursors,
     /// Store the cursor of a subscription that ended.
     StoreCursor(Box<CursorWrite>),
-    /// A session ended: store what is left of its cursors and forget it.
-    End(Box<Session>),
+    /// A session ended: store what is left of its cursors and forget it, and note what it left over.
+    End {
+        session: Box<Session>,
+        left: Option<LeftOver>,
+    },
     /// Write the last frames of a connection and let it go.
     Farewell(Link),
     /// Wait until a socket takes more.
@@ -85,7 +88,7 @@ impl Shard {
                 // If that fails the cursor stays behind: what was acknowledged comes again.
                 shard.env.backbone.store_cursors(std::slice::from_ref(&write)).await;
             }),
-            Errand::End(session) => self.spawn(async move { shard.end(session).await }),
+            Errand::End { session, left } => self.spawn(async move { shard.end(session, left).await }),
             Errand::Farewell(link) => self.spawn(farewell(link)),
             Errand::AwaitWritable(place, socket) => {
                 self.spawn(async move { shard.await_writable(place, &socket).await });
@@ -155,6 +158,9 @@ impl Shard {
         let metrics = self.env.metrics.tenant(&tenant);
         let outcome = publish_outcome(&appended);
         events::published(&metrics, &tenant, &channel, Via::Client, outcome);
+        if let Ok(offset) = appended {
+            self.env.upstream.note_unwatched(&tenant, &channel, offset);
+        }
         appended_frame(id, appended)
     }
 
@@ -165,21 +171,16 @@ impl Shard {
         payload: Payload,
         topic: Option<Box<str>>,
     ) -> ServerFrame {
-        let Some((tenant, user, session)) = self.whose(place) else { return done(id) };
-        let device = self.with(|state| {
-            let at = state.at(place)?;
-            let attached = state.seats[at].session.attached.as_ref()?;
-            Some(attached.device.as_str().to_owned())
+        let found = self.with(|state| {
+            let session = &state.seats[state.at(place)?].session;
+            Some((session.tenant.clone(), who(session)))
         });
-        let field =
-            |name: &'static str, value: String| (Bytes::from_static(name.as_bytes()), Bytes::from(value));
-        let mut fields =
-            Publication { user: Some(user), session: Some(session), ..from_client(payload) }.into_fields();
-        fields.extend(topic.map(|topic| field("topic", topic.into())));
-        fields.extend(device.map(|device| field("device", device)));
-        let appended = self.env.backbone.append(&StreamKey::upstream(&tenant), fields, None).await;
+        let Some((tenant, who)) = found else { return done(id) };
+        let fields = self.env.upstream.of_client(&tenant, &who, from_client(payload), topic.as_deref());
+        let tenant = &tenant.id;
+        let appended = self.env.backbone.append(&StreamKey::upstream(tenant), fields, None).await;
         let outcome = publish_outcome(&appended);
-        events::published(&self.env.metrics.tenant(&tenant), &tenant, &"up", Via::Send, outcome);
+        events::published(&self.env.metrics.tenant(tenant), tenant, &"up", Via::Send, outcome);
         appended_frame(id, appended)
     }
 
@@ -270,7 +271,16 @@ impl Shard {
             }
         }
         let outcome = if self.may_bury() {
-            let fields = dead_letter(&channel.name, message, user, device, attempts);
+            let letter = DeadLetter {
+                channel: channel.name.as_str(),
+                offset: message.offset,
+                user: Some(&user),
+                device: device.as_deref(),
+                reason: "attempts",
+                attempts,
+                ..DeadLetter::default()
+            };
+            let fields = letter.into_fields(message.clone().into_fields());
             let written =
                 self.env.backbone.append(&StreamKey::dead_letters(&channel.tenant), fields, None).await;
             if written.is_ok() { DeadLetterOutcome::Stored } else { DeadLetterOutcome::Failed }
@@ -345,13 +355,28 @@ impl Shard {
 
     /// Stores what is left of an ended session's cursors. If the backbone is away they stay as they
     /// were: what came after is delivered again, not lost.
-    async fn end(self: Rc<Self>, mut session: Box<Session>) {
+    async fn end(self: Rc<Self>, mut session: Box<Session>, left: Option<LeftOver>) {
         self.store_last(&mut session).await;
         self.env.directory.forget(session.id, self.env.id).await;
+        let (tenant, user) = (&session.tenant, &session.identity.user);
+        // Asked after it is forgotten: of two sessions that end together the later one finds none.
+        if let Some((after, until)) = left
+            && !self.env.directory.has_sessions(&tenant.id, user).await
+        {
+            self.env.upstream.note_left_over(tenant, who(&session), after, until);
+        }
+    }
+
+    /// Ends a session that was taken from its shard and does not go on.
+    pub(super) async fn retire(&self, mut session: Box<Session>) {
+        self.store_last(&mut session).await;
+        let (reason, lived, last) = (CloseReason::Replaced, None, true);
+        let event = SessionEvent::Disconnected { reason, lived, last };
+        self.env.upstream.tell(&session.tenant, event, || who(&session));
     }
 
     /// Stores the cursors of a session that sits nowhere.
-    pub(super) async fn store_last(&self, session: &mut Session) {
+    async fn store_last(&self, session: &mut Session) {
         let writes: Vec<_> = unstored(session).into_iter().map(|(_, write)| write).collect();
         if !writes.is_empty() {
             let answers = self.env.backbone.store_cursors(&writes).await;
@@ -409,26 +434,6 @@ fn from_client(payload: Payload) -> Publication {
 fn visible(entry: &RawEntry, max_payload: usize, clock_ms: u64) -> Option<Arc<Publication>> {
     let message = Publication::from_entry(entry, max_payload).ok()?;
     (!message.is_expired(clock_ms)).then(|| Arc::new(message))
-}
-
-fn dead_letter(
-    channel: &ChannelName,
-    message: &Publication,
-    user: String,
-    device: Option<String>,
-    attempts: u8,
-) -> Vec<(Bytes, Bytes)> {
-    let field = |name: &'static str, value: String| (Bytes::from_static(name.as_bytes()), Bytes::from(value));
-    let mut fields = vec![
-        field("channel", channel.to_string()),
-        field("offset", message.offset.to_string()),
-        field("user", user),
-        field("reason", "attempts".to_owned()),
-        field("attempts", attempts.to_string()),
-    ];
-    fields.extend(device.map(|device| field("device", device)));
-    fields.push((Bytes::from_static(b"data"), message.data.clone()));
-    fields
 }
 
 fn cursor_write(session: &Session, sub: usize) -> Option<CursorWrite> {

@@ -2,13 +2,14 @@
 
 use std::convert::Infallible;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, ORIGIN,
 };
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,8 +19,8 @@ use super::Shard;
 use super::connect::Arrival;
 use super::gate::Permit;
 use crate::api::admin::bearer;
-use crate::api::publish::{self, PublishContext, PublishLimits};
-use crate::domain::ChannelName;
+use crate::api::dead_letters::{self, DeadLetters};
+use crate::api::{answer, openapi};
 use crate::telemetry::Refusal;
 use crate::tenants::Tenant;
 use crate::transport::websocket::{self, handshake};
@@ -28,6 +29,10 @@ type Answer = Response<Full<Bytes>>;
 
 /// Bytes of request headers that are taken.
 const HEADER_BYTES: usize = 16 * 1024;
+/// What there is below `/v1/<tenant>/`: nothing else is served, and each stands in the API's description
+/// by this name.
+const ROUTES: &[&str] =
+    &["ws", "publish", "sends", "sends/{id}", "dead-letters", "dead-letters/retry", "dead-letters/purge"];
 /// How long the headers of a request may take.
 const HEADER_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -63,18 +68,37 @@ impl Shard {
         }
         let path = request.uri().path().to_owned();
         let mut parts = path.trim_matches('/').split('/');
-        match (parts.next(), parts.next(), parts.next(), parts.next()) {
-            (Some(""), None, ..) => self.page(),
-            (Some("v1"), Some(tenant), Some(what @ ("ws" | "publish")), None) => {
-                let Some(tenant) = self.env.tenants.get(tenant) else {
-                    return text(StatusCode::NOT_FOUND, "there is no such tenant\n");
-                };
-                match what {
-                    "ws" => self.upgrade(request, tenant, permit),
-                    _ => self.publish_http(request, &tenant).await,
-                }
-            }
-            _ => text(StatusCode::NOT_FOUND, "not found; clients connect to /v1/<tenant>/ws\n"),
+        let parts = [(); 5].map(|()| parts.next());
+        match parts {
+            [Some(""), None, ..] => self.page(),
+            [Some("v1"), Some("openapi.json"), None, ..] => openapi::handle(request.method()).map(Full::new),
+            [Some("v1"), Some(tenant), Some(what), more, None] => match self.env.tenants.get(tenant) {
+                Some(tenant) => self.answer_tenant(request, permit, tenant, what, more).await,
+                None => api_error(StatusCode::NOT_FOUND, "there is no such tenant"),
+            },
+            _ => not_found(),
+        }
+    }
+
+    /// Routes below `/v1/<tenant>`.
+    async fn answer_tenant(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+        permit: Rc<Option<Permit>>,
+        tenant: Arc<Tenant>,
+        what: &str,
+        more: Option<&str>,
+    ) -> Answer {
+        if !ROUTES.iter().any(|route| is_route(route, what, more)) {
+            return not_found();
+        }
+        let publishing = &self.env.publishing;
+        match (what, more) {
+            ("ws", None) => self.upgrade(request, tenant, permit),
+            ("publish", None) => publishing.handle(&tenant, request).await.map(Full::new),
+            ("sends", id) => publishing.sends.handle(&tenant, id, &request).map(Full::new),
+            ("dead-letters", action) => self.dead_letters(request, &tenant, action).await,
+            _ => not_found(),
         }
     }
 
@@ -94,7 +118,7 @@ impl Shard {
     fn upgrade(
         self: Rc<Self>,
         mut request: Request<Incoming>,
-        tenant: std::sync::Arc<Tenant>,
+        tenant: Arc<Tenant>,
         permit: Rc<Option<Permit>>,
     ) -> Answer {
         let refused = |label, status, why: &'static str| {
@@ -110,7 +134,12 @@ impl Shard {
             Ok(accepted) => accepted,
             Err(refusal) => {
                 self.env.metrics.node().handshakes_refused.of(Refusal::BadRequest).inc();
-                return refusal.into_response().map(|why| Full::new(Bytes::from_static(why.as_bytes())));
+                let mut answer =
+                    refusal.into_response().map(|why| Full::new(Bytes::from_static(why.as_bytes())));
+                answer
+                    .headers_mut()
+                    .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+                return answer;
             }
         };
         let query = request.uri().query().filter(|_| tenant.allow_query_token);
@@ -129,38 +158,43 @@ impl Shard {
         response.map(|()| Full::default())
     }
 
-    async fn publish_http(&self, request: Request<Incoming>, tenant: &Tenant) -> Answer {
-        if request.method() != Method::POST {
-            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "publish with POST\n");
-            answer.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("POST"));
-            return answer;
-        }
-        let limits = PublishLimits { payload_bytes: tenant.limits.payload_bytes, ..PublishLimits::default() };
+    async fn dead_letters(
+        &self,
+        request: Request<Incoming>,
+        tenant: &Tenant,
+        action: Option<&str>,
+    ) -> Answer {
         let (head, body) = request.into_parts();
-        let Ok(body) = Limited::new(body, limits.body_bytes).collect().await else {
-            let why = format!("the body is cut off or larger than {} bytes\n", limits.body_bytes);
+        let Ok(body) = Limited::new(body, dead_letters::BODY_BYTES).collect().await else {
+            let why = format!("the body is cut off or larger than {} bytes\n", dead_letters::BODY_BYTES);
             return text(StatusCode::PAYLOAD_TOO_LARGE, why);
         };
-        let metrics = self.env.metrics.tenant(&tenant.id);
-        let allow = |channel: &ChannelName| match tenant.rules(channel.namespace()) {
-            Some(_) => Ok(()),
-            None => Err(format!("the tenant has no namespace {:?}", channel.namespace())),
-        };
-        let context = PublishContext {
-            backbone: &*self.env.backbone,
-            tenant: &tenant.id,
-            metrics: &metrics,
-            limits: &limits,
-            key_is_valid: &|key| tenant.verifies_api_key(key),
-            allow: &allow,
-        };
-        publish::handle(&context, &head.headers, &body.to_bytes()).await.map(Full::new)
+        let letters = DeadLetters { backbone: &*self.env.backbone, tenant };
+        let query = head.uri.query();
+        letters.handle(&head.method, action, query, &head.headers, &body.to_bytes()).await.map(Full::new)
     }
+}
+
+/// Whether a path below `/v1/<tenant>/` is this route's; a name in braces stands for any.
+fn is_route(route: &str, what: &str, more: Option<&str>) -> bool {
+    let (first, second) =
+        route.split_once('/').map_or((route, None), |(first, second)| (first, Some(second)));
+    let names = |second: &str, more: &str| second == more || second.starts_with('{');
+    first == what && second.is_some() == more.is_some() && second.zip(more).is_none_or(|(a, b)| names(a, b))
 }
 
 /// The page is one file that talks to its own host alone.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
     img-src data:; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+fn not_found() -> Answer {
+    let why = "not found; clients connect to /v1/<tenant>/ws, and /v1/openapi.json describes the rest";
+    api_error(StatusCode::NOT_FOUND, why)
+}
+
+fn api_error(status: StatusCode, why: &str) -> Answer {
+    answer::error(status, why).map(Full::new)
+}
 
 fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(text.into()));
@@ -171,4 +205,21 @@ fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
 
 fn header<'h>(headers: &'h HeaderMap, name: &http::HeaderName) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_in_the_description() {
+        let document: serde_json::Value = serde_json::from_str(openapi::OPENAPI).unwrap();
+        let described: Vec<_> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        assert!(described.contains(&"/v1/openapi.json"));
+        for route in ROUTES {
+            let path = format!("/v1/{{tenant}}/{route}");
+            assert!(described.contains(&&*path), "{path} is not in docs/openapi.json: {described:?}");
+        }
+        assert_eq!(described.len(), ROUTES.len() + 1, "{described:?}");
+    }
 }

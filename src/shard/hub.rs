@@ -63,15 +63,11 @@ impl Hub {
         }
     }
 
-    /// One subscription less keeps it open; true where the feed can close it.
-    pub(super) fn release(&mut self, stream: &StreamKey) -> bool {
-        let Some(held) = self.channels.get_mut(stream) else { return false };
+    /// One subscription less keeps it open; the channel as it was, where the feed can close it.
+    pub(super) fn release(&mut self, stream: &StreamKey) -> Option<HubChannel> {
+        let held = self.channels.get_mut(stream)?;
         held.holders -= 1;
-        let last = held.holders == 0;
-        if last {
-            self.channels.remove(stream);
-        }
-        last
+        if held.holders == 0 { self.channels.remove(stream) } else { None }
     }
 
     /// Adds a member to walk over; its place, which the member has to remember.

@@ -2,6 +2,7 @@
 
 use super::errands::Errand;
 use super::state::{Shared, State};
+use crate::delivery::SessionEvent;
 use crate::protocol::ServerFrame;
 use crate::session::Effect;
 use crate::telemetry::events;
@@ -87,11 +88,17 @@ impl State {
         self.touch(at);
     }
 
-    /// Counts what a frame tells.
+    /// Counts what a frame tells, or tells it to the backends.
     fn note(&self, at: usize, frame: &ServerFrame) {
-        if let ServerFrame::Gap { channel, after, reason, .. } = frame {
-            let tenant = &self.seats[at].session.tenant.id;
-            events::gap(&self.metrics.tenant(tenant), tenant, channel, *after, (*reason).into());
+        match frame {
+            ServerFrame::Gap { channel, after, reason, .. } => {
+                let tenant = &self.seats[at].session.tenant.id;
+                events::gap(&self.metrics.tenant(tenant), tenant, channel, *after, (*reason).into());
+            }
+            ServerFrame::Subscribed { channel, .. } => {
+                self.tell(at, SessionEvent::Subscribed(channel.clone()));
+            }
+            _ => {}
         }
     }
 }

@@ -17,7 +17,7 @@ use super::seat::{Link, Seat};
 use crate::auth;
 use crate::backbone::Tail;
 use crate::backbone::clock::Clock;
-use crate::delivery::{Channel, ShardId};
+use crate::delivery::{Channel, SessionEvent, ShardId, Upstream};
 use crate::domain::{ChannelName, CloseReason, Reconnect, SessionId, StreamKey};
 use crate::protocol::{ClientFrame, ErrorCode, RequestId, ServerFrame, Subscribe};
 use crate::session::state::done;
@@ -29,8 +29,10 @@ use crate::transport::websocket::encode;
 
 mod agenda;
 mod channels;
+mod telling;
 mod walk;
 
+pub(super) use telling::{LeftOver, who};
 pub(super) use walk::Shared;
 
 /// Names a session on this shard from outside its state: the seat may be somebody else's by then.
@@ -45,6 +47,7 @@ pub(super) struct State {
     shard: ShardId,
     clock: Clock,
     pub(super) metrics: Metrics,
+    upstream: Upstream,
     pub(super) seats: Slab<Seat>,
     by_session: HashMap<SessionId, usize>,
     pub(super) hub: Hub,
@@ -59,11 +62,12 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(shard: ShardId, clock: Clock, metrics: Metrics) -> Self {
+    pub(super) fn new(shard: ShardId, clock: Clock, metrics: Metrics, upstream: Upstream) -> Self {
         Self {
             shard,
             clock,
             metrics,
+            upstream,
             seats: Slab::new(),
             by_session: HashMap::new(),
             hub: Hub::default(),
@@ -128,8 +132,8 @@ impl State {
 
     /// The connection is gone; the session waits for its client to come back.
     pub(super) fn lose(&mut self, at: usize, reason: CloseReason) {
-        if self.unlink(at, reason).is_some() {
-            self.keep_for_client(at);
+        if let Some(link) = self.unlink(at, reason) {
+            self.keep_for_client(at, reason, &link);
         }
     }
 
@@ -140,16 +144,19 @@ impl State {
         self.scratch.clear();
         encode::close(1000, "", &mut self.scratch);
         link.outbox.push(Frame::new(&self.scratch));
-        self.errands.push_back(Errand::Farewell(link));
         if goodbye {
-            self.end(at, CloseReason::ClientGone);
+            self.end(at, CloseReason::ClientGone, Some(&link));
         } else {
-            self.keep_for_client(at);
+            self.keep_for_client(at, CloseReason::ClientGone, &link);
         }
+        self.errands.push_back(Errand::Farewell(link));
     }
 
-    /// A session without a connection waits for its client; what it knows is stored meanwhile.
-    fn keep_for_client(&mut self, at: usize) {
+    /// A session that has just lost its connection waits for its client; what it knows is stored
+    /// meanwhile.
+    fn keep_for_client(&mut self, at: usize, reason: CloseReason, link: &Link) {
+        let lived = Some(link.opened.elapsed());
+        self.tell(at, SessionEvent::Disconnected { reason, lived, last: false });
         self.mark_unstored(at);
         self.errands.push_back(Errand::StoreCursors);
         self.schedule(at);
@@ -158,26 +165,32 @@ impl State {
     /// Closes the connection with a reason. The session ends where the client must not come back
     /// with it, else it waits.
     pub(super) fn close(&mut self, at: usize, reason: CloseReason, message: &str) {
-        if let Some(link) = self.unlink(at, reason) {
-            self.see_off(link, reason, message, None);
-        }
+        let link = self.unlink(at, reason);
         if reason.reconnect() == Reconnect::Never {
-            self.end(at, reason);
-        } else {
-            self.keep_for_client(at);
+            self.end(at, reason, link.as_ref());
+        } else if let Some(link) = &link {
+            self.keep_for_client(at, reason, link);
+        }
+        if let Some(link) = link {
+            self.see_off(link, reason, message, None);
         }
     }
 
-    /// Ends a session for good.
-    pub(super) fn end(&mut self, at: usize, reason: CloseReason) {
+    /// Ends a session for good, which had this connection until now.
+    pub(super) fn end(&mut self, at: usize, reason: CloseReason, link: Option<&Link>) {
+        let lived = link.map(|link| link.opened.elapsed());
+        self.tell(at, SessionEvent::Disconnected { reason, lived, last: true });
+        let left = self.left_over(at, reason, link);
         let session = self.unseat(at, reason);
-        self.errands.push_back(Errand::End(session));
+        self.errands.push_back(Errand::End { session, left });
     }
 
     /// Gives a session up to whoever asked for it.
     pub(super) fn detach(&mut self, session: SessionId, reason: CloseReason) -> Option<Box<Session>> {
         let at = self.find(session)?;
         if let Some(link) = self.unlink(at, reason) {
+            let lived = Some(link.opened.elapsed());
+            self.tell(at, SessionEvent::Disconnected { reason, lived, last: false });
             self.see_off(link, reason, "the session goes on with another connection", None);
         }
         Some(self.unseat(at, reason))
@@ -187,12 +200,13 @@ impl State {
     pub(super) fn drain(&mut self) {
         let seats: Vec<usize> = self.seats.iter().map(|(at, _)| at).collect();
         for at in seats {
-            if let Some(link) = self.unlink(at, CloseReason::Drain) {
+            let link = self.unlink(at, CloseReason::Drain);
+            self.end(at, CloseReason::Drain, link.as_ref());
+            if let Some(link) = link {
                 // Spread, so that the clients of a whole node do not come back at one moment.
                 let pause = rand::random_range(0..2_000);
                 self.see_off(link, CloseReason::Drain, "the node is going away", Some(pause));
             }
-            self.end(at, CloseReason::Drain);
         }
     }
 

@@ -79,7 +79,7 @@ pub fn gap(metrics: &TenantMetrics, tenant: &TenantId, channel: &ChannelName, af
 pub fn dead_letter(
     metrics: &TenantMetrics,
     tenant: &TenantId,
-    channel: &ChannelName,
+    channel: &dyn Display,
     offset: Offset,
     outcome: DeadLetterOutcome,
 ) {
@@ -122,6 +122,61 @@ pub fn published(
         tracing::trace!(%tenant, %channel, via, "published");
     } else {
         tracing::debug!(%tenant, %channel, via, outcome = word, "publication not accepted");
+    }
+}
+
+/// A request to publish was refused as a whole; `targets` is how many it had, 1 where nobody looked.
+pub fn publish_refused(
+    metrics: &TenantMetrics,
+    tenant: &TenantId,
+    outcome: PublishOutcome,
+    targets: u64,
+    why: &dyn Display,
+) {
+    metrics.publishes.of(Via::Http).of(outcome).inc_by(targets);
+    tracing::debug!(%tenant, outcome = outcome.word(), targets, %why, "publish request refused");
+}
+
+/// A wide send began.
+pub fn send_started(metrics: &TenantMetrics, tenant: &TenantId, send: &str, targets: usize, pace_per_s: u32) {
+    metrics.sends_running.inc();
+    tracing::debug!(%tenant, send, targets, pace_per_s, "send started");
+}
+
+/// A wide send that [started](send_started) has come to its end; `left` targets were not tried, because
+/// it was cancelled or because the node went away.
+pub fn send_ended(
+    metrics: &TenantMetrics,
+    tenant: &TenantId,
+    send: &str,
+    state: &'static str,
+    added: usize,
+    failed: usize,
+    left: usize,
+) {
+    metrics.sends_running.dec();
+    if left == 0 || state == "cancelled" {
+        tracing::debug!(%tenant, send, state, added, failed, left, "send ended");
+    } else {
+        tracing::warn!(%tenant, send, state, added, failed, left, "send cut, some targets were not tried");
+    }
+}
+
+/// This node reads a tenant's ingress from now on.
+pub fn ingress_won(tenant: &TenantId) {
+    tracing::info!(%tenant, "this node reads the ingress");
+}
+
+/// This node reads a tenant's ingress no longer.
+pub fn ingress_lost(tenant: &TenantId, why: &'static str) {
+    tracing::info!(%tenant, why, "this node reads the ingress no longer");
+}
+
+/// An event for a tenant's backends is lost; `first` since one was written.
+pub fn session_event_dropped(metrics: &TenantMetrics, tenant: &TenantId, first: bool) {
+    metrics.session_events_dropped.inc();
+    if first {
+        tracing::warn!(%tenant, "session events are dropped: the backbone does not take them in time");
     }
 }
 

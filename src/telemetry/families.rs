@@ -172,8 +172,22 @@ families! {
         |m, out| out.tenants_labelled(m, "reason", |t| &t.entries_skipped);
     Counter "publishes" "Publications, once a target channel"
         |m, out| out.publishes(m);
+    Gauge "sends_running" "Wide sends over HTTP that run"
+        |m, out| out.tenants(m, |t| &t.sends_running);
+    Counter "session_events" "Session events written for the tenant's backends"
+        |m, out| out.tenants_labelled(m, "kind", |t| &t.session_events);
+    Counter "session_events_dropped" "Session events lost because the backbone was away too long"
+        |m, out| out.tenants(m, |t| &t.session_events_dropped);
     Histogram "delivery_delay_seconds" "From an entry's offset to its fan-out, once a batch"
         |m, out| out.tenants(m, |t| &t.delivery_delay);
+    Gauge "ingress_held" "1 while this node reads the tenant's ingress"
+        |m, out| out.tenants(m, |t| &t.ingress_held);
+    Counter "ingress_entries" "Ingress entries written to all their targets, or given up"
+        |m, out| out.tenants(m, |t| &t.ingress_entries);
+    Histogram "ingress_delay_seconds" "From an ingress entry's offset to the end of its batch, once a batch"
+        |m, out| out.tenants(m, |t| &t.ingress_delay);
+    Gauge "ingress_lag_seconds" "How long the ingress entry has waited whose targets do not take it"
+        |m, out| out.tenants(m, |t| &t.ingress_lag);
     Counter "feed_read_entries" "Entries the feed read"
         |m, out| out.one(&m.node.feed_read_entries);
     Counter "feed_reads" "Streams the feed read"

@@ -1,7 +1,7 @@
 //! The bounded words that stand in labels.
 
 use crate::backbone::BackboneError;
-use crate::domain::CloseReason;
+use crate::domain::{CloseReason, EventKind};
 use crate::protocol::{GapReason, Resumed};
 
 /// A closed set of words for one label of a metric.
@@ -16,6 +16,18 @@ pub trait Label: Copy + Send + Sync + 'static {
 
 impl Label for CloseReason {
     const ALL: &'static [Self] = CloseReason::ALL;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn word(self) -> &'static str {
+        self.label()
+    }
+}
+
+impl Label for EventKind {
+    const ALL: &'static [Self] = EventKind::ALL;
 
     fn index(self) -> usize {
         self as usize
@@ -146,6 +158,8 @@ labels! {
         Http = "http",
         /// A client's `send`.
         Send = "send",
+        /// An ingress entry.
+        Ingress = "ingress",
     }
 
     /// What became of a publication, counted once a target channel.
@@ -156,6 +170,8 @@ labels! {
         Invalid = "invalid",
         /// Rules do not allow it.
         Refused = "refused",
+        /// It came faster than the tenant may publish, or while too many others were in flight.
+        Limited = "limited",
         /// The backbone is away or takes no writes.
         Unavailable = "unavailable",
         /// The backbone answered with another error.

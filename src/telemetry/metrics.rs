@@ -9,7 +9,7 @@ use super::labels::{
 };
 use super::values::{Counter, Gauge, Histogram, Labelled};
 use super::{exposition, families};
-use crate::domain::{CloseReason, TenantId};
+use crate::domain::{CloseReason, EventKind, TenantId};
 
 /// Tenants that have values of their own, at most; the ones that come later share one set under the
 /// tenant label `_other`. A tenant's values take under 2 KB.
@@ -120,8 +120,22 @@ pub struct TenantMetrics {
     pub entries_skipped: Labelled<Skip, Counter>,
     /// Publications, once a target channel.
     pub publishes: Labelled<Via, Labelled<PublishOutcome, Counter>>,
+    /// Sends over HTTP that run.
+    pub sends_running: Gauge,
+    /// Session events written for the backends.
+    pub session_events: Labelled<EventKind, Counter>,
+    /// Session events that were not.
+    pub session_events_dropped: Counter,
     /// From an entry's offset to its fan-out, once a batch.
     pub delivery_delay: Histogram,
+    /// 1 while this node reads the tenant's ingress.
+    pub ingress_held: Gauge,
+    /// Ingress entries that are in all their targets.
+    pub ingress_entries: Counter,
+    /// From the oldest ingress entry's offset until all targets have it, once a batch.
+    pub ingress_delay: Histogram,
+    /// Seconds that the ingress entry has waited whose targets do not take it; 0 when none waits.
+    pub ingress_lag: Gauge,
 }
 
 impl Default for TenantMetrics {
@@ -142,7 +156,14 @@ impl Default for TenantMetrics {
             dead_letters: Labelled::default(),
             entries_skipped: Labelled::default(),
             publishes: Labelled::default(),
+            sends_running: Gauge::default(),
+            session_events: Labelled::default(),
+            session_events_dropped: Counter::default(),
             delivery_delay: Histogram::new(DELAY_BOUNDS),
+            ingress_held: Gauge::default(),
+            ingress_entries: Counter::default(),
+            ingress_delay: Histogram::new(DELAY_BOUNDS),
+            ingress_lag: Gauge::default(),
         }
     }
 }

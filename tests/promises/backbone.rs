@@ -25,6 +25,8 @@ pub struct Subject {
     pub dirty: Arc<DirtySet>,
     /// Somebody else who uses the same streams.
     pub backend: Box<dyn Backend>,
+    /// It wakes up by polling, and nobody knows who watches what.
+    pub polls: bool,
 }
 
 /// What backends do to streams behind the node's back.

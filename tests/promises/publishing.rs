@@ -1,14 +1,16 @@
-//! Publishing by clients and over HTTP, and sending to the backends.
+//! Publishing by clients, sending to the backends; publishing over HTTP stands in the modules below.
 
 use anyhow::ensure;
 use serde_json::json;
 use tidegate_support::client::{Codec, Options};
-use tidegate_support::config::{API_KEY, NodeConfig};
-use tidegate_support::{http, proven};
+use tidegate_support::config::NodeConfig;
+use tidegate_support::proven;
 
-use crate::harness::{Cluster, client, embedded, messages, subscriber, user};
+use crate::harness::{Cluster, client, embedded, subscriber, user};
 
-const PATH: &str = "/v1/demo/publish";
+mod cloudevents;
+mod over_http;
+mod sends;
 
 #[tokio::test]
 async fn the_answer_comes_when_it_is_in_the_log() {
@@ -135,81 +137,6 @@ async fn history_is_the_log() {
         ensure!(crate::harness::offsets(&before) == pushed[1..3], "{before:?}");
         let after = alice.request(ask("after", 0)).await?.messages()?;
         ensure!(crate::harness::offsets(&after) == pushed[1..3], "{after:?}");
-        Ok(())
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn http_publishes_one_several_and_a_batch() {
-    proven(async {
-        let (node, mut backend) = embedded(NodeConfig::demo()).await?;
-        let mut client = client(&node, &user("alice").listen("room:1").listen("room:2")).await?;
-        client.subscribed("room:1").await?;
-        client.subscribed("room:2").await?;
-        let bodies = [
-            json!({"channel": "room:1", "data": {"n": 1}, "headers": {"ce-type": "tick"}, "ttl_ms": 60000}),
-            json!({"channels": ["room:1", "room:2"], "data": "both"}),
-            json!({"messages": [{"channel": "room:1", "data": "a"}, {"channel": "room:2", "data": "b"}]}),
-        ];
-        let mut count = 0;
-        for body in &bodies {
-            let answer = http::post(&node.http, PATH, Some(API_KEY), body).await?;
-            ensure!(answer.status == 200, "{} {}", answer.status, answer.text());
-            let results = answer.json()?["results"].as_array().cloned().unwrap_or_default();
-            for result in &results {
-                let offset = result["offset"].as_str().unwrap_or_default();
-                let log = backend.log("demo", result["channel"].as_str().unwrap_or_default()).await?;
-                ensure!(log.iter().any(|entry| entry.offset.to_string() == offset), "{result} is in no log");
-            }
-            count += results.len();
-        }
-        ensure!(count == 5, "one, two and two results");
-        let got = messages(&mut client, 5).await?;
-        ensure!(got.iter().any(|message| message.headers["ce-type"] == "tick"), "{got:?}");
-        Ok(())
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn http_deduplicates_by_id() {
-    proven(async {
-        let (node, mut backend) = embedded(NodeConfig::demo()).await?;
-        let body = json!({"channel": "room:1", "data": "once", "id": "i-1"});
-        let first = http::post(&node.http, PATH, Some(API_KEY), &body).await?.json()?;
-        let second = http::post(&node.http, PATH, Some(API_KEY), &body).await?.json()?;
-        ensure!(first["results"][0]["offset"].is_string() && first == second, "{first} {second}");
-        ensure!(backend.log("demo", "room:1").await?.len() == 1, "one entry");
-        Ok(())
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn http_says_what_is_wrong() {
-    proven(async {
-        let (node, mut backend) = embedded(NodeConfig::demo()).await?;
-        let body = json!({"channel": "room:1", "data": "x"});
-        for key in [None, Some("wrong")] {
-            let answer = http::post(&node.http, PATH, key, &body).await?;
-            ensure!(answer.status == 401, "{key:?}: {} {}", answer.status, answer.text());
-        }
-        let elsewhere = http::post(&node.http, "/v1/nobody/publish", Some(API_KEY), &body).await?;
-        ensure!([401, 404].contains(&elsewhere.status), "{}", elsewhere.status);
-        for bad in ["", "[]", "{", "{\"data\": 1}", "{\"channel\": \"room:1\"}"] {
-            let bytes = bad.as_bytes().to_vec();
-            let answer = http::request(&node.http, "POST", PATH, Some(API_KEY), Some(bytes)).await?;
-            ensure!(answer.status == 400, "{bad:?}: {} {}", answer.status, answer.text());
-        }
-        let get = http::get(&node.http, PATH, Some(API_KEY)).await?;
-        ensure!([404, 405].contains(&get.status), "{}", get.status);
-        let mixed =
-            json!({"messages": [{"channel": "no channel", "data": "x"}, {"channel": "room:1", "data": "y"}]});
-        let answer = http::post(&node.http, PATH, Some(API_KEY), &mixed).await?.json()?;
-        ensure!(answer["results"][0]["error"].is_string(), "the wrong one is named: {answer}");
-        ensure!(answer["results"][1]["offset"].is_string(), "the right one is published: {answer}");
-        ensure!(backend.log("demo", "room:1").await?.len() == 1, "nothing else was added");
         Ok(())
     })
     .await;

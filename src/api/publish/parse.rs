@@ -1,55 +1,55 @@
 //! From the body of a publish request to publications.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
 use base64::Engine as _;
 use bytes::Bytes;
-use http::StatusCode;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Deserializer as _, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::domain::{Headers, Publication};
+use super::error::{PublishError, invalid, within};
+use crate::domain::{Headers, Limits, Publication};
 
 /// Bytes of `id` and `key`, at most: what the log's reader accepts.
 const TEXT_BYTES: usize = 256;
+/// Milliseconds that delivery may be spread over, at most.
+const SPREAD_MS: u64 = 600_000;
+/// Characters that JSON needs for one byte of a text, at most, with something to spare.
+const ESCAPED: usize = 8;
 
-/// Bounds on one request.
+/// Bounds on the content of one request; the tenant's limits bound its body and its rate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishLimits {
-    /// Bytes of the body. The body is held in memory while it is worked on.
-    pub body_bytes: usize,
     /// Bytes of one message's payload.
     pub payload_bytes: usize,
     /// Messages in one request.
     pub messages: usize,
-    /// Channels of one message.
-    pub channels: usize,
-    /// Targets of a request: each channel of each message is one. Each costs a command to the
-    /// backbone and about 300 bytes while the request is worked on.
+    /// Targets of a request: each channel of each message is one.
     pub targets: usize,
+    /// The fastest that a request may ask its targets to be taken, in a second.
+    pub pace_per_s: u32,
     /// Headers of one message.
     pub headers: usize,
     /// Bytes of all names and values of one message's headers.
     pub header_bytes: usize,
     /// Depth of nested JSON in `data`.
     pub depth: usize,
-    /// Commands in flight for one request.
-    pub concurrency: usize,
 }
 
-impl Default for PublishLimits {
-    fn default() -> Self {
+impl PublishLimits {
+    /// The bounds on a tenant's requests.
+    pub fn of(tenant: &Limits) -> Self {
         Self {
-            body_bytes: 1024 * 1024,
-            payload_bytes: 64 * 1024,
+            payload_bytes: tenant.payload_bytes,
             messages: 1_000,
-            channels: 1_000,
-            targets: 5_000,
+            targets: tenant.publish_targets,
+            pace_per_s: tenant.send_per_s,
             headers: 32,
             header_bytes: 8 * 1024,
             depth: 64,
-            concurrency: 64,
         }
     }
 }
@@ -58,6 +58,8 @@ impl Default for PublishLimits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishRequest {
     pub(super) messages: Vec<Message>,
+    /// Targets a second, where the request says so: it is taken as a send then.
+    pub(super) pace_per_s: Option<u32>,
 }
 
 /// One message and where it goes. Names of channels are not looked at yet: a wrong one is its own
@@ -66,44 +68,6 @@ pub struct PublishRequest {
 pub(super) struct Message {
     pub(super) channels: Vec<String>,
     pub(super) publication: Publication,
-}
-
-/// Why a request is refused as a whole. The text is for whoever wrote it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    /// The body, or a message in it, is not as it has to be.
-    #[error("{0}")]
-    Invalid(String),
-    /// Something is larger than allowed.
-    #[error("{what} has {got} bytes, the limit is {limit}")]
-    TooLarge {
-        /// The body, or which message's payload or headers.
-        what: String,
-        /// Bytes in the request, or at least so many.
-        got: usize,
-        /// Bytes allowed.
-        limit: usize,
-    },
-}
-
-impl PublishError {
-    /// 400 or 413.
-    pub fn status(&self) -> StatusCode {
-        match self {
-            Self::Invalid(_) => StatusCode::BAD_REQUEST,
-            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-        }
-    }
-
-    /// Says which message of a batch it is about.
-    fn at(self, place: usize) -> Self {
-        match self {
-            Self::Invalid(why) => Self::Invalid(format!("messages[{place}]: {why}")),
-            Self::TooLarge { what, got, limit } => {
-                Self::TooLarge { what: format!("messages[{place}]: {what}"), got, limit }
-            }
-        }
-    }
 }
 
 #[derive(Deserialize)]
@@ -115,14 +79,16 @@ struct Probe {
 #[serde(deny_unknown_fields)]
 struct RawBatch<'a> {
     #[serde(borrow)]
-    messages: Vec<&'a RawValue>,
+    messages: &'a RawValue,
+    pace_per_s: Option<u32>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawMessage<'a> {
     channel: Option<String>,
-    channels: Option<Vec<String>>,
+    #[serde(borrow)]
+    channels: Option<&'a RawValue>,
     #[serde(borrow)]
     data: &'a RawValue,
     enc: Option<Encoding>,
@@ -130,8 +96,9 @@ struct RawMessage<'a> {
     key: Option<String>,
     ttl_ms: Option<u64>,
     spread_ms: Option<u64>,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
+    #[serde(borrow)]
+    headers: Option<&'a RawValue>,
+    pace_per_s: Option<u32>,
 }
 
 #[derive(Deserialize, PartialEq)]
@@ -145,61 +112,119 @@ impl PublishRequest {
     /// Understands a body: `{"channel", "data", …}`, `{"channels": […], "data", …}`, or
     /// `{"messages": [{…}, …]}`.
     pub fn parse(body: &[u8], limits: &PublishLimits) -> Result<Self, PublishError> {
-        within("the body", body.len(), limits.body_bytes)?;
-        let body = std::str::from_utf8(body)
-            .or_else(|_| invalid("the body is not valid: it is not UTF-8"))?
-            .trim_ascii();
+        let body = utf8(body)?;
         // One look first, because what is missing can be named only once the shape is known.
         let probe: Probe = object("the body", body)?;
         if probe.messages.is_none() {
-            return Ok(Self { messages: vec![message(body, limits)?] });
+            let (message, pace_per_s) = message(body, limits)?;
+            return Self::new(vec![message], pace_per_s, limits);
         }
-        let raw = object::<RawBatch>("the body", body)?.messages;
-        if raw.is_empty() || raw.len() > limits.messages {
+        let raw: RawBatch = object("the body", body)?;
+        let listed = list::<&RawValue>("`messages`", raw.messages.get(), limits.messages)?;
+        if listed.is_empty() {
+            return invalid(format!("`messages` is empty, a request takes 1 to {}", limits.messages));
+        }
+        let messages = listed.into_iter().enumerate().map(|(place, raw)| {
+            let at = format!("messages[{place}]");
+            let (message, pace) = message(raw.get(), limits).map_err(|error| error.at(&at))?;
+            match pace {
+                None => Ok(message),
+                Some(_) => invalid(format!("{at}: say `pace_per_s` once, beside `messages`")),
+            }
+        });
+        Self::new(messages.collect::<Result<_, _>>()?, raw.pace_per_s, limits)
+    }
+
+    /// Puts messages together, within the bounds on all of them.
+    pub(super) fn new(
+        messages: Vec<Message>,
+        pace_per_s: Option<u32>,
+        limits: &PublishLimits,
+    ) -> Result<Self, PublishError> {
+        let request = Self { messages, pace_per_s };
+        if request.targets() > limits.targets {
             return invalid(format!(
-                "`messages` has {}, a request takes 1 to {}",
-                raw.len(),
-                limits.messages
+                "the request has {} targets, the limit is {}; split it",
+                request.targets(),
+                limits.targets
             ));
         }
-        let mut targets = 0;
-        let mut messages = Vec::with_capacity(raw.len());
-        for (place, raw) in raw.into_iter().enumerate() {
-            let message = message(raw.get(), limits).map_err(|error| error.at(place))?;
-            targets += message.channels.len();
-            if targets > limits.targets {
-                return invalid(format!("the request has more than {} targets; split it", limits.targets));
-            }
-            messages.push(message);
+        if pace_per_s.is_some_and(|pace| !(1..=limits.pace_per_s).contains(&pace)) {
+            return invalid(format!("`pace_per_s` takes 1 to {}", limits.pace_per_s));
         }
-        Ok(Self { messages })
+        Ok(request)
+    }
+
+    /// How many there are: each channel of each message is one.
+    pub fn targets(&self) -> usize {
+        self.messages.iter().map(|message| message.channels.len()).sum()
     }
 }
 
+/// The body as text.
+pub(super) fn utf8(body: &[u8]) -> Result<&str, PublishError> {
+    let text = std::str::from_utf8(body).or_else(|_| invalid("the body is not valid: it is not UTF-8"))?;
+    Ok(text.trim_ascii())
+}
+
 /// Reads a JSON object. Serde would take an array of the fields' values for a struct as well.
-fn object<'a, T: Deserialize<'a>>(what: &str, json: &'a str) -> Result<T, PublishError> {
+pub(super) fn object<'a, T: Deserialize<'a>>(what: &str, json: &'a str) -> Result<T, PublishError> {
     if !json.starts_with('{') {
         return invalid(format!("{what} is not valid: it must be a JSON object"));
     }
     serde_json::from_str(json).map_err(|error| PublishError::Invalid(format!("{what} is not valid: {error}")))
 }
 
-fn message(json: &str, limits: &PublishLimits) -> Result<Message, PublishError> {
+/// Reads a JSON list of `most` items at most; what is longer is not read on.
+pub(super) fn list<'a, T: Deserialize<'a>>(
+    what: &str,
+    json: &'a str,
+    most: usize,
+) -> Result<Vec<T>, PublishError> {
+    struct AtMost<T>(usize, PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for AtMost<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+            let mut read = Vec::new();
+            while let Some(item) = items.next_element()? {
+                if read.len() == self.0 {
+                    return Err(A::Error::custom(format_args!("it has more than {} items", self.0)));
+                }
+                read.push(item);
+            }
+            Ok(read)
+        }
+    }
+
+    let mut reader = serde_json::Deserializer::from_str(json);
+    let read = reader.deserialize_seq(AtMost(most, PhantomData));
+    let whole = read.and_then(|read| reader.end().map(|()| read));
+    whole.map_err(|error| PublishError::Invalid(format!("{what} is not valid: {error}")))
+}
+
+fn message(json: &str, limits: &PublishLimits) -> Result<(Message, Option<u32>), PublishError> {
     let raw: RawMessage = object("the message", json)?;
     let channels = match (raw.channel, raw.channels) {
         (Some(channel), None) => vec![channel],
-        (None, Some(channels)) if (1..=limits.channels).contains(&channels.len()) => channels,
-        (None, Some(channels)) => {
-            return invalid(format!(
-                "`channels` has {}, a message takes 1 to {}",
-                channels.len(),
-                limits.channels
-            ));
-        }
+        (None, Some(raw)) => list("`channels`", raw.get(), limits.targets)?,
         (None, None) => return invalid("say where it goes: `channel` or `channels` is missing"),
         (Some(_), Some(_)) => return invalid("say either `channel` or `channels`, not both"),
     };
-    let mut headers = headers(raw.headers, limits)?;
+    if channels.is_empty() {
+        return invalid(format!("`channels` is empty, a message takes 1 to {}", limits.targets));
+    }
+    if raw.spread_ms.is_some_and(|spread| spread > SPREAD_MS) {
+        return invalid(format!("`spread_ms` takes 0 to {SPREAD_MS}"));
+    }
+    let raw_headers = raw.headers.map_or("{}", RawValue::get);
+    within("`headers`", raw_headers.len(), ESCAPED * limits.header_bytes)?;
+    let mut headers = headers(object("`headers`", raw_headers)?, limits)?;
     let data = data(raw.data.get(), raw.enc, &mut headers, limits)?;
     within("`data`", data.len(), limits.payload_bytes)?;
     let publication = Publication {
@@ -211,7 +236,7 @@ fn message(json: &str, limits: &PublishLimits) -> Result<Message, PublishError> 
         spread_ms: raw.spread_ms,
         ..Publication::default()
     };
-    Ok(Message { channels, publication })
+    Ok((Message { channels, publication }, raw.pace_per_s))
 }
 
 /// The payload's bytes. What would read as plain text otherwise, a number say, gets a header that
@@ -247,7 +272,7 @@ fn data(
 
 /// Leaves out the space between tokens and nothing else: order of keys, digits of numbers and escapes
 /// stay as the publisher wrote them. The input is valid JSON.
-fn compact(json: &str, most: usize) -> Result<Bytes, PublishError> {
+pub(super) fn compact(json: &str, most: usize) -> Result<Bytes, PublishError> {
     let mut bytes = Vec::with_capacity(json.len());
     let (mut in_string, mut escaped, mut depth) = (false, false, 0_usize);
     for byte in json.bytes() {
@@ -271,7 +296,10 @@ fn compact(json: &str, most: usize) -> Result<Bytes, PublishError> {
     Ok(bytes.into())
 }
 
-fn headers(raw: BTreeMap<String, String>, limits: &PublishLimits) -> Result<Headers, PublishError> {
+pub(super) fn headers(
+    raw: BTreeMap<String, String>,
+    limits: &PublishLimits,
+) -> Result<Headers, PublishError> {
     if raw.len() > limits.headers {
         return invalid(format!("`headers` has {}, the limit is {}", raw.len(), limits.headers));
     }
@@ -280,7 +308,7 @@ fn headers(raw: BTreeMap<String, String>, limits: &PublishLimits) -> Result<Head
     Ok(raw.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
 }
 
-fn text(field: &str, value: Option<String>) -> Result<Option<Box<str>>, PublishError> {
+pub(super) fn text(field: &str, value: Option<String>) -> Result<Option<Box<str>>, PublishError> {
     match value {
         Some(text) if text.is_empty() || text.len() > TEXT_BYTES => {
             invalid(format!("`{field}` has {} bytes, it takes 1 to {TEXT_BYTES}", text.len()))
@@ -289,23 +317,12 @@ fn text(field: &str, value: Option<String>) -> Result<Option<Box<str>>, PublishE
     }
 }
 
-fn within(what: &str, got: usize, limit: usize) -> Result<(), PublishError> {
-    if got > limit {
-        return Err(PublishError::TooLarge { what: what.to_owned(), got, limit });
-    }
-    Ok(())
-}
-
-fn invalid<T>(why: impl Into<String>) -> Result<T, PublishError> {
-    Err(PublishError::Invalid(why.into()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parse(body: &str) -> Result<PublishRequest, PublishError> {
-        PublishRequest::parse(body.as_bytes(), &PublishLimits::default())
+        PublishRequest::parse(body.as_bytes(), &PublishLimits::of(&Limits::default()))
     }
 
     fn one(body: &str) -> Publication {
@@ -354,12 +371,18 @@ mod tests {
                 r#"{"messages": [["a:1", null, 1, null, null, null, null, null, {}]]}"#,
                 "messages[0]: the message",
             ),
-            (r#"{"messages": {}}"#, "expected a sequence"),
+            (r#"{"messages": {}}"#, "expected a list"),
             (r#"{"channel": "room:1"}"#, "missing field `data`"),
             (r#"{"data": 1}"#, "`channel` or `channels` is missing"),
             (r#"{"channel": "a:1", "channels": ["b:1"], "data": 1}"#, "not both"),
-            (r#"{"channels": [], "data": 1}"#, "takes 1 to 1000"),
+            (r#"{"channels": [], "data": 1}"#, "takes 1 to 100000"),
+            (r#"{"channels": "room:1", "data": 1}"#, "expected a list"),
             (r#"{"messages": []}"#, "takes 1 to 1000"),
+            (r#"{"channel": "a:1", "data": 1, "spread_ms": 600001}"#, "0 to 600000"),
+            (r#"{"channel": "a:1", "data": 1, "pace_per_s": 0}"#, "1 to 5000"),
+            (r#"{"channel": "a:1", "data": 1, "pace_per_s": 5001}"#, "1 to 5000"),
+            (r#"{"messages": [{"channel": "a:1", "data": 1, "pace_per_s": 1}]}"#, "beside `messages`"),
+            (r#"{"channel": "a:1", "data": 1, "headers": []}"#, "must be a JSON object"),
             (r#"{"messages": [{"channel": "a:1", "data": 1}], "data": 1}"#, "unknown field `data`"),
             (r#"{"messages": [{"channel": "a:1", "data": 1}, {"data": 1}]}"#, "messages[1]: say where"),
             (r#"{"channel": "a:1", "dta": 1}"#, "unknown field `dta`"),
@@ -379,27 +402,25 @@ mod tests {
     #[test]
     fn every_bound_holds() {
         let limits = PublishLimits {
-            body_bytes: 200,
             payload_bytes: 4,
             messages: 2,
-            channels: 2,
             targets: 3,
+            pace_per_s: 1,
             headers: 1,
             header_bytes: 6,
             depth: 2,
-            concurrency: 1,
         };
         let two = r#"{"channels": ["a:1", "a:2"], "data": 1}"#;
         let one = r#"{"channel": "a:1", "data": 1}"#;
         for (body, status) in [
             (r#"{"channel": "a:1", "data": "1234"}"#.to_owned(), None),
             (r#"{"channel": "a:1", "data": "12345"}"#.to_owned(), Some(413)),
-            (format!("{}{one}", " ".repeat(200)), Some(413)),
             (r#"{"channel": "a:1", "data": [[]]}"#.to_owned(), None),
             (r#"{"channel": "a:1", "data": [[[]]]}"#.to_owned(), Some(400)),
             (r#"{"channel": "a:1", "data": 1, "headers": {"a": "1", "b": "2"}}"#.to_owned(), Some(400)),
             (r#"{"channel": "a:1", "data": 1, "headers": {"a": "123456"}}"#.to_owned(), Some(413)),
-            (r#"{"channels": ["a:1", "a:2", "a:3"], "data": 1}"#.to_owned(), Some(400)),
+            (r#"{"channels": ["a:1", "a:2", "a:3", "a:4"], "data": 1}"#.to_owned(), Some(400)),
+            (format!(r#"{{"channel": "a:1", "data": 1, "headers": {{{}}}}}"#, " ".repeat(50)), Some(413)),
             (format!(r#"{{"messages": [{two}, {one}]}}"#), None),
             (format!(r#"{{"messages": [{two}, {two}]}}"#), Some(400)),
             (format!(r#"{{"messages": [{one}, {one}, {one}]}}"#), Some(400)),

@@ -65,6 +65,8 @@ pub enum Keep {
     Newest(u64),
     /// Those at or after this offset.
     From(Offset),
+    /// The newest that take so many bytes together.
+    Bytes(u64),
 }
 
 /// What a read from a position found: see [`crate::backbone::Page`], whose terms these are.
@@ -123,6 +125,7 @@ impl Log {
             let kept = match keep {
                 Keep::Newest(most) => self.len() <= most,
                 Keep::From(offset) => *first >= offset,
+                Keep::Bytes(most) => self.bytes as u64 <= most,
             };
             if kept {
                 break;
@@ -336,9 +339,11 @@ mod tests {
         let mut log = numbered(5);
         assert_eq!(log.trim(Keep::Newest(3), 1), 1);
         assert_eq!(log.trim(Keep::Newest(3), 10), 1);
+        assert_eq!(log.trim(Keep::Bytes(log.bytes() as u64), 10), 0);
         assert!(log.remove(at(4, 0)) && !log.remove(at(4, 0)));
         assert_eq!((log.len(), log.first(), log.newest()), (2, Some(at(3, 0)), Some(at(5, 0))));
         assert_eq!((log.max_deleted(), log.added(), log.last()), (at(4, 0), 5, at(5, 0)));
+        assert_eq!(log.trim(Keep::Bytes(log.bytes() as u64 - 1), 10), 1);
         log.trim(Keep::Newest(0), 10);
         assert_eq!((log.bytes(), log.is_empty()), (0, true));
     }

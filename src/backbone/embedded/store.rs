@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use indexmap::IndexMap;
 use tokio::sync::Notify;
 
 use super::group::Group;
@@ -28,7 +29,7 @@ pub struct Stream {
 
 /// The streams by key. Held under the one lock of [`super::Embedded`].
 pub struct Store {
-    streams: HashMap<Bytes, Stream>,
+    streams: IndexMap<Bytes, Stream>,
     watched: HashSet<StreamKey>,
     dirty: Arc<DirtySet>,
     waiting: HashMap<Bytes, Vec<Arc<Notify>>>,
@@ -64,7 +65,7 @@ pub enum Refused {
 impl Store {
     pub(super) fn new(dirty: Arc<DirtySet>, max_bytes: usize) -> Self {
         Self {
-            streams: HashMap::new(),
+            streams: IndexMap::new(),
             watched: HashSet::new(),
             dirty,
             waiting: HashMap::new(),
@@ -133,7 +134,7 @@ impl Store {
 
     /// Deletes a stream; whether there was one. Who waits for it looks again, as its group is gone.
     pub fn delete(&mut self, key: &[u8]) -> bool {
-        let Some(stream) = self.streams.remove(key) else { return false };
+        let Some(stream) = self.streams.swap_remove(key) else { return false };
         self.bytes = self.bytes.saturating_sub(key.len() + stream.bytes());
         self.wake(key);
         true
@@ -144,6 +145,23 @@ impl Store {
         for waiter in self.waiting.get(key).into_iter().flatten() {
             waiter.notify_one();
         }
+    }
+
+    /// Some keys of streams from `cursor` on, 0 at first, and where to go on, 0 at the end.
+    ///
+    /// It goes from the end to the start: the last stream takes the place of one that is deleted, so
+    /// one that was not found yet never moves behind the cursor.
+    pub(super) fn scan(&self, cursor: u64, effort: usize) -> (u64, impl Iterator<Item = &Bytes>) {
+        let end = match usize::try_from(cursor) {
+            Ok(cursor) if cursor > 0 => cursor.min(self.streams.len()),
+            _ => self.streams.len(),
+        };
+        let start = end.saturating_sub(effort.max(1));
+        (start as u64, self.streams.as_slice()[start..end].keys())
+    }
+
+    pub(super) fn is_watched(&self, key: &StreamKey) -> bool {
+        self.watched.contains(key)
     }
 
     /// How many streams there are.

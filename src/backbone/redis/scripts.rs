@@ -23,31 +23,64 @@ impl Script {
         command.arg(self.sha.as_str()).arg(1).arg(key);
         command
     }
+
+    /// `SCRIPT LOAD`.
+    pub(super) fn load(&self) -> Cmd {
+        let mut command = redis::cmd("SCRIPT");
+        command.arg("LOAD").arg(self.code);
+        command
+    }
 }
 
-/// Finds an entry by its idempotency key, or adds it.
-pub(super) static APPEND: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("scripts/append.lua")));
-/// Begins a generation of a device.
-pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/claim.lua")));
-/// Stores cursors of a device.
-pub(super) static STORE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/store.lua")));
-/// Writes a node's record and lists the living.
-pub(super) static HEARTBEAT: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("scripts/heartbeat.lua")));
-/// Reads a string or stores one.
-pub(super) static GET_OR_SET: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("scripts/get_or_set.lua")));
-/// Changes the epoch, once however many nodes ask.
-pub(super) static RENEW_EPOCH: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("scripts/renew_epoch.lua")));
+/// The scripts by name, and all of them.
+macro_rules! scripts {
+    ($($(#[$doc:meta])* $name:ident = $file:literal;)*) => {
+        $(
+            $(#[$doc])*
+            pub(super) static $name: LazyLock<Script> =
+                LazyLock::new(|| Script::new(include_str!(concat!("scripts/", $file, ".lua"))));
+        )*
+        static ALL: &[&LazyLock<Script>] = &[$(&$name),*];
+    };
+}
+
+scripts! {
+    /// Adds an entry, unless one like it is there or the stream is full.
+    APPEND = "append";
+    /// Begins a generation of a device.
+    CLAIM = "claim";
+    /// Stores cursors of a device.
+    STORE = "store";
+    /// Writes a node's record and lists the living.
+    HEARTBEAT = "heartbeat";
+    /// Reads a string or stores one.
+    GET_OR_SET = "get_or_set";
+    /// Changes the epoch, once however many nodes ask.
+    RENEW_EPOCH = "renew_epoch";
+    /// Takes work of a group.
+    TAKE = "take";
+    /// Keeps entries of a group, or gives them back, where they still are the consumer's.
+    KEEP = "keep";
+    /// Takes entries out of a group and their stream.
+    FINISH = "finish";
+    /// Removes a group's consumers that hold nothing.
+    TIDY = "tidy";
+    /// Takes or renews a lease.
+    LEASE = "lease";
+    /// Gives a lease up.
+    RELEASE = "release";
+    /// Removes a stream that has neither entries nor groups.
+    REMOVE_EMPTY = "remove_empty";
+    /// Trims a stream by its memory.
+    TRIM_BYTES = "trim_bytes";
+}
 
 /// Loads every script: sent at each connect, since a restart forgets them, and again when the server
 /// says that it does not know one (`SCRIPT FLUSH`).
 pub(super) fn load_all() -> Pipeline {
     let mut pipe = redis::pipe();
-    for script in [&APPEND, &CLAIM, &STORE, &HEARTBEAT, &GET_OR_SET, &RENEW_EPOCH] {
-        pipe.cmd("SCRIPT").arg("LOAD").arg(script.code);
+    for script in ALL {
+        pipe.add_command(script.load());
     }
     pipe
 }

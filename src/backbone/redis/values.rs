@@ -1,10 +1,13 @@
 //! From the client library's values to the words of the contract.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use redis::Value;
 
 use super::errors::{checked, unexpected};
 use crate::backbone::BackboneError;
-use crate::domain::Offset;
+use crate::domain::{Offset, RawEntry};
 
 /// A text of any of the kinds that the protocol knows.
 pub(super) fn text(value: Value) -> Result<String, BackboneError> {
@@ -17,7 +20,6 @@ pub(super) fn text(value: Value) -> Result<String, BackboneError> {
 }
 
 /// An array.
-#[expect(dead_code)]
 pub(super) fn array(value: Value, command: &str) -> Result<Vec<Value>, BackboneError> {
     match checked(value)? {
         Value::Array(items) => Ok(items),
@@ -39,6 +41,20 @@ fn two_by_two(items: Vec<Value>) -> impl Iterator<Item = (Value, Value)> {
     std::iter::from_fn(move || Some((items.next()?, items.next()?)))
 }
 
+/// A whole number.
+pub(super) fn count(value: Value, command: &str) -> Result<u64, BackboneError> {
+    match checked(value)? {
+        Value::Int(number) => u64::try_from(number).map_err(|_| unexpected(command)),
+        _ => Err(unexpected(command)),
+    }
+}
+
+/// A length of time as Redis wants it.
+pub(super) fn milliseconds(time: Duration) -> u64 {
+    // Beyond a signed number Redis takes it for an error.
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(1 << 52)
+}
+
 /// A stream id.
 pub(super) fn offset(value: &Value) -> Option<Offset> {
     match value {
@@ -46,6 +62,21 @@ pub(super) fn offset(value: &Value) -> Option<Offset> {
         Value::SimpleString(text) => text.parse().ok(),
         _ => None,
     }
+}
+
+/// One entry: its id and its fields.
+pub(super) fn entry(value: Value) -> Option<RawEntry> {
+    let Value::Array(parts) = value else { return None };
+    let mut parts = parts.into_iter();
+    let offset = offset(&parts.next()?)?;
+    let Value::Array(fields) = parts.next()? else { return None };
+    let bytes = |value| match value {
+        Value::BulkString(bytes) => Some(Bytes::from(bytes)),
+        _ => None,
+    };
+    let fields =
+        two_by_two(fields).map(|(name, value)| Some((bytes(name)?, bytes(value)?))).collect::<Option<_>>()?;
+    Some(RawEntry { offset, fields, oversize: None })
 }
 
 /// What `XINFO STREAM` says of a stream that exists.

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{Dial, Link, ask};
 use super::notify::{Proof, add_flags, probe};
 use super::watched::Watched;
-use super::{RedisConfig, errors};
+use super::{RedisConfig, errors, values};
 use crate::backbone::BackboneError;
 use crate::backbone::backoff::Backoff;
 use crate::domain::StreamKey;
@@ -44,13 +44,15 @@ enum Mode {
 
 enum Order {
     Watch { streams: Vec<StreamKey>, done: oneshot::Sender<Result<(), BackboneError>> },
-    Unwatch { streams: Vec<StreamKey> },
+    Unwatch { streams: Vec<StreamKey>, done: oneshot::Sender<()> },
 }
 
 /// Gives orders to the task.
 pub(super) struct Wakeups {
     orders: mpsc::Sender<Order>,
     mode: watch::Receiver<Mode>,
+    link: Arc<Link>,
+    watched: Arc<Watched>,
     patience: Duration,
     window_timeout: Duration,
 }
@@ -60,12 +62,19 @@ impl Wakeups {
     pub(super) fn new(config: &RedisConfig, dial: Dial, link: Arc<Link>, watched: Watched) -> (Self, Keeper) {
         let (orders, taken) = mpsc::channel(ORDERS);
         let (changes, mode) = watch::channel(Mode::Away);
-        let handle =
-            Self { orders, mode, patience: config.patience, window_timeout: dial.response_timeout() };
+        let watched = Arc::new(watched);
+        let handle = Self {
+            orders,
+            mode,
+            link: Arc::clone(&link),
+            watched: Arc::clone(&watched),
+            patience: config.patience,
+            window_timeout: dial.response_timeout(),
+        };
         let keeper = Keeper {
             dial,
             link,
-            watched: Arc::new(watched),
+            watched,
             orders: taken,
             mode: changes,
             force_polling: config.force_polling,
@@ -97,12 +106,46 @@ impl Wakeups {
             .unwrap_or_else(|_| Err(away()))
     }
 
-    /// Stops marking, some time later.
+    /// Stops marking. Resolves when the server was told, or soon where there is none.
     pub(super) async fn unwatch(&self, streams: &[StreamKey]) {
         if !streams.is_empty() {
-            // An error says that the task has ended: nothing marks any more.
-            let _ = self.orders.send(Order::Unwatch { streams: streams.to_vec() }).await;
+            let (done, answer) = oneshot::channel();
+            let order = Order::Unwatch { streams: streams.to_vec(), done };
+            // An error says that the task has ended: nothing marks any more. Without a connection the
+            // server has forgotten what was watched.
+            if self.orders.send(order).await.is_ok() {
+                let _ = timeout(self.window_timeout, answer).await;
+            }
         }
+    }
+
+    /// How many nodes hear of each stream, where nodes hear.
+    pub(super) async fn watchers(&self, streams: &[StreamKey]) -> Vec<Result<Option<u64>, BackboneError>> {
+        // The way to wake up is the server's and its users', so nodes differ in it for moments only.
+        if *self.mode.borrow() != Mode::Events {
+            return streams.iter().map(|_| Ok(None)).collect();
+        }
+        let mut counts = Vec::with_capacity(streams.len());
+        for window in streams.chunks(WINDOW) {
+            match self.listeners(window).await {
+                Ok(listeners) => counts.extend(listeners.into_iter().map(|count| Ok(Some(count)))),
+                Err(error) => counts.extend(window.iter().map(|_| Err(error.clone()))),
+            }
+        }
+        counts
+    }
+
+    async fn listeners(&self, streams: &[StreamKey]) -> Result<Vec<u64>, BackboneError> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("PUBSUB").arg("NUMSUB");
+        for stream in streams {
+            pipe.arg(self.watched.event_channel(stream.as_str()));
+        }
+        let answer = self.link.run(&pipe).await?.pop().unwrap_or_default();
+        let counts = values::pairs(answer, "PUBSUB NUMSUB")?.into_iter();
+        let counts: Vec<u64> =
+            counts.map(|(_, count)| values::count(count, "PUBSUB NUMSUB")).collect::<Result<_, _>>()?;
+        if counts.len() == streams.len() { Ok(counts) } else { Err(errors::unexpected("PUBSUB NUMSUB")) }
     }
 
     /// Waits for the first connection.
@@ -292,7 +335,11 @@ impl Keeper {
                     }
                     self.watch(channel, wanted, waiting).await?;
                 }
-                Order::Unwatch { streams } => self.unwatch(channel, streams).await?,
+                Order::Unwatch { streams, done } => {
+                    self.unwatch(channel, streams).await?;
+                    // Whoever waited may have given up.
+                    let _ = done.send(());
+                }
             }
         }
         Ok(())
@@ -370,7 +417,7 @@ impl Keeper {
                         // A closed one belongs to a caller that gave up.
                         let _ = done.send(Err(refusal));
                     }
-                    Some(Order::Unwatch { streams }) => {
+                    Some(Order::Unwatch { streams, .. }) => {
                         self.watched.remove(streams);
                     }
                     None => return,

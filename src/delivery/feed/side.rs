@@ -108,7 +108,8 @@ impl Side {
     }
 
     pub(super) async fn trim(self, trims: Vec<Trim>) -> Done {
-        if let Err(error) = self.backbone.trim(&trims).await {
+        let trimmed = self.backbone.trim(&trims).await;
+        if let Some(error) = trimmed.into_iter().find_map(Result::err) {
             events::backbone_error(self.metrics.node(), (&error).into(), "trim channels", &error);
         }
         Done::Trimmed

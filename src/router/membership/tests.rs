@@ -2,19 +2,16 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use tokio::time::{Instant, advance, sleep};
 
 use super::*;
-use crate::backbone::clock::Clock;
-use crate::backbone::{CursorWrite, Page, Range, Read, Stored, Tail, Trim};
-use crate::domain::{
-    ChannelName, Cursor, CursorKey, Epoch, Generation, Offset, RawEntry, StreamKey, TenantId,
-};
+use crate::backbone::embedded::Embedded;
+use crate::backbone::overlay::Overlay;
+use crate::domain::TenantId;
 
 /// A backbone that knows nothing but nodes.
-#[derive(Default)]
 struct Nodes {
+    embedded: Arc<Embedded>,
     records: Mutex<Vec<(NodeId, String)>>,
     away: Mutex<bool>,
     hangs: Mutex<bool>,
@@ -22,6 +19,11 @@ struct Nodes {
 }
 
 impl Nodes {
+    fn new() -> Self {
+        let (records, away, hangs, beats) = Default::default();
+        Self { embedded: Embedded::new(Arc::default()), records, away, hangs, beats }
+    }
+
     fn put(&self, node: &NodeId, record: &str) {
         let mut records = self.records.lock().unwrap();
         records.retain(|(id, _)| id != node);
@@ -30,7 +32,11 @@ impl Nodes {
 }
 
 #[async_trait]
-impl Backbone for Nodes {
+impl Overlay for Nodes {
+    fn under(&self) -> &Arc<Embedded> {
+        &self.embedded
+    }
+
     async fn heartbeat(
         &self,
         node: &NodeId,
@@ -53,54 +59,6 @@ impl Backbone for Nodes {
         self.records.lock().unwrap().retain(|(id, _)| id != node);
         Ok(())
     }
-
-    fn clock(&self) -> Clock {
-        Clock::default()
-    }
-
-    async fn watch(&self, _: &[StreamKey]) -> Result<(), BackboneError> {
-        unreachable!("membership watches no stream")
-    }
-    async fn unwatch(&self, _: &[StreamKey]) {}
-    async fn tails(&self, _: &[StreamKey]) -> Vec<Result<Tail, BackboneError>> {
-        Vec::new()
-    }
-    async fn read(&self, _: &[Read]) -> Vec<Result<Page, BackboneError>> {
-        Vec::new()
-    }
-    async fn history(&self, _: &StreamKey, _: Range) -> Result<Vec<RawEntry>, BackboneError> {
-        unreachable!("membership reads no history")
-    }
-    async fn append(
-        &self,
-        _: &StreamKey,
-        _: Vec<(Bytes, Bytes)>,
-        _: Option<&str>,
-    ) -> Result<Offset, BackboneError> {
-        unreachable!("membership appends nothing")
-    }
-    async fn trim(&self, _: &[Trim]) -> Result<(), BackboneError> {
-        unreachable!("membership trims nothing")
-    }
-    async fn claim_cursors(
-        &self,
-        _: &CursorKey,
-        _: Duration,
-    ) -> Result<(Generation, Vec<(ChannelName, Cursor)>), BackboneError> {
-        unreachable!("membership claims no cursors")
-    }
-    async fn store_cursors(&self, _: &[CursorWrite]) -> Vec<Result<Stored, BackboneError>> {
-        Vec::new()
-    }
-    async fn get_or_set(&self, _: &str, _: &str) -> Result<String, BackboneError> {
-        unreachable!("membership stores no values")
-    }
-    fn epoch(&self) -> Epoch {
-        unreachable!("membership asks for no epoch")
-    }
-    fn is_connected(&self) -> bool {
-        true
-    }
 }
 
 fn node(name: &str) -> NodeId {
@@ -117,7 +75,7 @@ struct Cluster {
 }
 
 fn cluster() -> Cluster {
-    let backbone = Arc::new(Nodes::default());
+    let backbone = Arc::new(Nodes::new());
     let (record, seen) = watch::channel(NodeRecord::new(Some("wss://a.example".into())));
     let stop = CancellationToken::new();
     let (members, task) = start(backbone.clone(), node("a"), seen, stop.clone());
@@ -153,7 +111,7 @@ async fn nodes_come_and_go() {
     assert_eq!(members.get(&node("b")).unwrap().weight, 5);
     assert_eq!(members.get(&node("a")).unwrap().url.as_deref(), Some("wss://a.example"));
     assert_eq!(members.get(&node("broken")), None);
-    cluster.backbone.forget_node(&node("b")).await.unwrap();
+    Backbone::forget_node(&*cluster.backbone, &node("b")).await.unwrap();
     cluster.changed().await;
     assert_eq!(cluster.names(), ["a"]);
 }
@@ -164,7 +122,7 @@ async fn the_last_known_stay_while_the_backbone_is_away_or_hangs() {
     cluster.backbone.put(&node("b"), "{}");
     cluster.changed().await;
     *cluster.backbone.away.lock().unwrap() = true;
-    cluster.backbone.forget_node(&node("b")).await.unwrap();
+    Backbone::forget_node(&*cluster.backbone, &node("b")).await.unwrap();
     advance(LEASE * 3).await;
     assert_eq!(cluster.names(), ["a", "b"]);
     *cluster.backbone.hangs.lock().unwrap() = true;

@@ -34,7 +34,7 @@ impl State {
         let seat = &mut self.seats[at];
         if seat.link.is_none() {
             if seat.expires.is_some_and(|expires| expires <= now) {
-                return self.end(at, CloseReason::ClientGone);
+                return self.end(at, CloseReason::ClientGone, None);
             }
             return self.schedule(at);
         }

@@ -3,7 +3,7 @@
 use super::super::errands::{Errand, cursor_moved};
 use super::super::hub::{HubChannel, Member};
 use super::State;
-use crate::delivery::Request;
+use crate::delivery::{Request, SessionEvent};
 use crate::domain::Offset;
 
 impl State {
@@ -42,13 +42,17 @@ impl State {
         let Some(subscription) = self.seats[at].session.sub(sub) else { return };
         subscription.channel.metrics.subscriptions.dec();
         let stream = subscription.channel.stream.clone();
-        if self.hub.release(&stream) {
-            self.errands.push_back(Errand::Ask(Request::Close { stream, shard: self.shard }));
+        if let Some(last) = self.hub.release(&stream) {
+            let (shard, offered) = (self.shard, last.position());
+            self.errands.push_back(Errand::Ask(Request::Close { stream, shard, offered }));
         }
     }
 
     /// Ends a subscription.
     pub(in crate::shard) fn leave(&mut self, at: usize, sub: usize) {
+        if let Some(left) = self.seats[at].session.sub(sub).filter(|sub| sub.is_subscribed()) {
+            self.tell(at, SessionEvent::Unsubscribed(left.channel.name.clone()));
+        }
         self.part(at, sub);
         self.release(at, sub);
         if let Some(write) = cursor_moved(&mut self.seats[at].session, sub) {

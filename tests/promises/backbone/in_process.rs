@@ -54,5 +54,5 @@ async fn subject() -> (Subject, ()) {
     let dirty = Arc::new(DirtySet::default());
     let embedded = Embedded::new(Arc::clone(&dirty));
     let backend = Box::new(Listener(Arc::clone(&embedded)));
-    (Subject { backbone: embedded, dirty, backend }, ())
+    (Subject { backbone: embedded, dirty, backend, polls: false }, ())
 }

@@ -71,9 +71,10 @@ pub fn config(url: String) -> RedisConfig {
 
 pub async fn subject(server: &RedisServer, config: RedisConfig) -> (Subject, Arc<RedisBackbone>) {
     let dirty = Arc::new(DirtySet::default());
+    let polls = config.force_polling;
     let redis = RedisBackbone::connect(config, Arc::clone(&dirty)).await.unwrap();
     let backend = Box::new(RawBackend(server.connection().await.unwrap()));
-    (Subject { backbone: Arc::clone(&redis) as Arc<dyn Backbone>, dirty, backend }, redis)
+    (Subject { backbone: Arc::clone(&redis) as Arc<dyn Backbone>, dirty, backend, polls }, redis)
 }
 
 async fn by_events_only() -> (Subject, RedisServer) {

@@ -37,7 +37,7 @@ pub struct Settings {
     pub api_key: Option<String>,
     /// How many clients.
     pub clients: usize,
-    /// How many publishers; they take turns in XADD, HTTP and client publishing.
+    /// How many publishers; by [`Via::Mix`] they take turns in XADD, HTTP, client publishing and ingress.
     pub publishers: usize,
     /// How many channels of `namespace`.
     pub channels: usize,
@@ -49,8 +49,23 @@ pub struct Settings {
     pub rate: u32,
     /// How long a client stays connected before it drops its connection; `None`: as long as it can.
     pub drop_every: Option<Duration>,
-    /// Publish only through Redis: the nodes are about to be hurt and publishing is not what is looked at.
-    pub only_redis: bool,
+    /// By which ways to publish.
+    pub via: Via,
+}
+
+/// A way of publishing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Via {
+    /// XADD to the channels.
+    Xadd,
+    /// HTTP, where there is a key.
+    Http,
+    /// Client connections.
+    Client,
+    /// XADD to the tenant's ingress.
+    Ingress,
+    /// Publishers take turns.
+    Mix,
 }
 
 /// How tokens are signed: HS256.
@@ -77,7 +92,7 @@ impl Default for Settings {
             namespace: "room".into(),
             rate: 50,
             drop_every: None,
-            only_redis: false,
+            via: Via::Mix,
         }
     }
 }

@@ -40,7 +40,7 @@ pub async fn post(authority: &str, path: &str, bearer: Option<&str>, body: &Valu
     request(authority, "POST", path, bearer, Some(body.to_string().into_bytes())).await
 }
 
-/// One request on a connection of its own.
+/// One request on a connection of its own; a body is said to be JSON.
 pub async fn request(
     authority: &str,
     method: &str,
@@ -48,12 +48,28 @@ pub async fn request(
     bearer: Option<&str>,
     body: Option<Vec<u8>>,
 ) -> Result<Answer> {
+    let headers: &[(&str, &str)] = if body.is_some() { &[("Content-Type", "application/json")] } else { &[] };
+    send(authority, method, path, bearer, headers, &body.unwrap_or_default()).await
+}
+
+/// One request on a connection of its own, with these headers.
+pub async fn send(
+    authority: &str,
+    method: &str,
+    path: &str,
+    bearer: Option<&str>,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<Answer> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n");
     if let Some(token) = bearer {
         head += &format!("Authorization: Bearer {token}\r\n");
     }
-    if let Some(body) = &body {
-        head += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    if !body.is_empty() || method == "POST" {
+        head += &format!("Content-Length: {}\r\n", body.len());
     }
     head += "\r\n";
     let exchange = async {
@@ -61,7 +77,7 @@ pub async fn request(
             TcpStream::connect(authority).await.with_context(|| format!("connecting to {authority}"))?;
         socket.write_all(head.as_bytes()).await?;
         // A server may refuse a body before it has read all of it: its answer counts, not our write.
-        let _ = socket.write_all(&body.unwrap_or_default()).await;
+        let _ = socket.write_all(body).await;
         let mut answer = Vec::new();
         let read = socket.read_to_end(&mut answer).await;
         anyhow::ensure!(read.is_ok() || !answer.is_empty(), "no answer: {read:?}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
-use tidegate_support::checker::{Checker, Settings, Signing};
+use tidegate_support::checker::{Checker, Settings, Signing, Via};
 
 /// Publishes to a running Tidegate, receives as many kinds of clients, and accounts for every offset.
 ///
@@ -31,7 +31,7 @@ struct Args {
     /// The id of that key, where the tenant's keys have one.
     #[arg(long, requires = "secret")]
     kid: Option<String>,
-    /// The tenant's API key: a third of the publishers then use HTTP.
+    /// The tenant's API key: a quarter of the publishers then use HTTP.
     #[arg(long)]
     key: Option<String>,
     /// How long to publish.
@@ -62,9 +62,9 @@ struct Args {
     /// Drop each connection (TCP reset) after about so many milliseconds; 0: never.
     #[arg(long, default_value_t = 3000)]
     drop_every_ms: u64,
-    /// Publish only through Redis.
-    #[arg(long)]
-    only_redis: bool,
+    /// By which ways to publish.
+    #[arg(long, value_enum, default_value_t = Via::Mix)]
+    via: Via,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -97,7 +97,7 @@ async fn run(args: &Args) -> Result<bool> {
         namespace: args.namespace.clone(),
         rate: args.rate,
         drop_every: (args.drop_every_ms > 0).then(|| Duration::from_millis(args.drop_every_ms)),
-        only_redis: args.only_redis,
+        via: args.via,
     };
     let checker = Checker::start(settings).await?;
     tokio::time::sleep(Duration::from_secs(args.seconds)).await;

@@ -97,10 +97,47 @@ impl Backend {
         ids.iter().map(|id| id.parse()).collect()
     }
 
+    /// `XADD` to a tenant's ingress, with targets and a payload.
+    pub async fn push_in(&mut self, tenant: &str, to: &str, data: impl AsRef<[u8]>) -> Result<Offset> {
+        let mut command = cmd("XADD");
+        command.arg(format!("tg:{tenant}:in")).arg("*").arg("to").arg(to).arg("data").arg(data.as_ref());
+        let id: String = command.query_async(&mut self.connection).await?;
+        id.parse()
+    }
+
+    /// Pushes many entries, targets and payload, to a tenant's ingress in one pipeline.
+    pub async fn push_in_all(&mut self, tenant: &str, entries: &[(String, String)]) -> Result<()> {
+        let mut pipeline = redis::pipe();
+        for (to, data) in entries {
+            let words = pipeline.cmd("XADD").arg(format!("tg:{tenant}:in")).arg("*");
+            words.arg("to").arg(to).arg("data").arg(data).ignore();
+        }
+        Ok(pipeline.query_async(&mut self.connection).await?)
+    }
+
+    /// The newest entries of a channel, the newest first.
+    pub async fn newest(&mut self, tenant: &str, channel: &str, count: usize) -> Result<Vec<Entry>> {
+        let key = format!("tg:{tenant}:ch:{channel}");
+        let mut command = cmd("XREVRANGE");
+        command.arg(key).arg("+").arg("-").arg("COUNT").arg(count);
+        self.entries(command).await
+    }
+
+    /// How many entries a stream has.
+    pub async fn length(&mut self, key: &str) -> Result<usize> {
+        Ok(cmd("XLEN").arg(key).query_async(&mut self.connection).await?)
+    }
+
     /// A whole stream.
     pub async fn stream(&mut self, key: &str) -> Result<Vec<Entry>> {
+        let mut command = cmd("XRANGE");
+        command.arg(key).arg("-").arg("+");
+        self.entries(command).await
+    }
+
+    async fn entries(&mut self, command: redis::Cmd) -> Result<Vec<Entry>> {
         type Raw = Vec<(String, Vec<(String, Vec<u8>)>)>;
-        let raw: Raw = cmd("XRANGE").arg(key).arg("-").arg("+").query_async(&mut self.connection).await?;
+        let raw: Raw = command.query_async(&mut self.connection).await?;
         raw.into_iter().map(|(id, fields)| Ok(Entry { offset: id.parse()?, fields })).collect()
     }
 

@@ -2,17 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::backbone::clock::Clock;
 use crate::backbone::embedded::Embedded;
-use crate::backbone::{Backbone, BackboneError, CursorWrite, Page, Range, Read, Stored, Tail, Trim};
-use crate::domain::{ChannelName, Cursor, CursorKey, Epoch, Generation, NodeId, Offset, RawEntry, StreamKey};
+use crate::backbone::overlay::Overlay;
+use crate::backbone::{Backbone as _, BackboneError, Page, Read, Tail, Trim};
+use crate::domain::StreamKey;
 
 /// Something that was asked of the backbone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +76,11 @@ impl Probe {
 }
 
 #[async_trait]
-impl Backbone for Probe {
+impl Overlay for Probe {
+    fn under(&self) -> &Arc<Embedded> {
+        &self.embedded
+    }
+
     async fn watch(&self, streams: &[StreamKey]) -> Result<(), BackboneError> {
         self.note(Asked::Watch(streams.to_vec()));
         let error = self.watch_errors.lock().unwrap().pop();
@@ -107,64 +109,8 @@ impl Backbone for Probe {
         reads.iter().zip(pages).map(|(read, page)| self.failure(&read.stream).map_or(page, Err)).collect()
     }
 
-    async fn trim(&self, trims: &[Trim]) -> Result<(), BackboneError> {
+    async fn trim(&self, trims: &[Trim]) -> Vec<Result<u64, BackboneError>> {
         self.note(Asked::Trim(Instant::now(), trims.to_vec()));
         self.embedded.trim(trims).await
-    }
-
-    async fn append(
-        &self,
-        stream: &StreamKey,
-        fields: Vec<(Bytes, Bytes)>,
-        dedupe: Option<&str>,
-    ) -> Result<Offset, BackboneError> {
-        self.embedded.append(stream, fields, dedupe).await
-    }
-
-    fn clock(&self) -> Clock {
-        self.embedded.clock()
-    }
-
-    fn epoch(&self) -> Epoch {
-        self.embedded.epoch()
-    }
-
-    fn is_connected(&self) -> bool {
-        true
-    }
-
-    // What the feed has no business with.
-
-    async fn history(&self, _: &StreamKey, _: Range) -> Result<Vec<RawEntry>, BackboneError> {
-        unreachable!("the feed reads no history")
-    }
-
-    async fn claim_cursors(
-        &self,
-        _: &CursorKey,
-        _: Duration,
-    ) -> Result<(Generation, Vec<(ChannelName, Cursor)>), BackboneError> {
-        unreachable!("the feed knows no cursors")
-    }
-
-    async fn store_cursors(&self, _: &[CursorWrite]) -> Vec<Result<Stored, BackboneError>> {
-        unreachable!("the feed knows no cursors")
-    }
-
-    async fn heartbeat(
-        &self,
-        _: &NodeId,
-        _: &str,
-        _: Duration,
-    ) -> Result<Vec<(NodeId, String)>, BackboneError> {
-        unreachable!("the feed knows no nodes")
-    }
-
-    async fn forget_node(&self, _: &NodeId) -> Result<(), BackboneError> {
-        unreachable!("the feed knows no nodes")
-    }
-
-    async fn get_or_set(&self, _: &str, _: &str) -> Result<String, BackboneError> {
-        unreachable!("the feed stores no values")
     }
 }

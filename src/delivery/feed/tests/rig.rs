@@ -14,8 +14,8 @@ use crate::backbone::embedded::log::{Keep, NewId};
 use crate::backbone::embedded::store::Addition;
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone as _, BackboneError, Tail};
-use crate::delivery::{Batch, Channel, Delivery, Feed, FeedHandle, FeedOptions, Request, ShardId};
-use crate::domain::{ChannelName, NamespaceRules, Offset, Retention, StreamKey, TenantId};
+use crate::delivery::{Batch, Channel, Delivery, Feed, FeedHandle, FeedOptions, Request, ShardId, Upstream};
+use crate::domain::{ChannelName, NamespaceRules, NodeId, Offset, Retention, StreamKey, TenantId};
 use crate::telemetry::Metrics;
 
 /// A running feed and all that it talks to.
@@ -38,8 +38,18 @@ impl Rig {
         let cancel = CancellationToken::new();
         let (senders, shards) = inboxes.iter().map(|capacity| mpsc::channel(*capacity)).unzip();
         let options = FeedOptions::default();
-        let running =
-            Feed::spawn(probe.clone(), dirty.clone(), metrics.clone(), options, senders, cancel.clone());
+        let node = NodeId::parse("test").unwrap();
+        let (upstream, _) =
+            Upstream::spawn(probe.clone(), node, Arc::default(), metrics.clone(), cancel.clone());
+        let running = Feed::spawn(
+            probe.clone(),
+            dirty.clone(),
+            metrics.clone(),
+            options,
+            senders,
+            upstream,
+            cancel.clone(),
+        );
         let retention = NamespaceRules::log("room").retention;
         let (feed, task) = running;
         Self { probe, dirty, metrics, feed, shards, retention, _running: (cancel.drop_guard(), task) }
@@ -84,7 +94,10 @@ impl Rig {
     }
 
     pub(super) async fn close(&self, shard: u8, stream: &StreamKey) {
-        self.feed.send(Request::Close { stream: stream.clone(), shard: ShardId(shard) }).await.unwrap();
+        self.feed
+            .send(Request::Close { stream: stream.clone(), shard: ShardId(shard), offered: None })
+            .await
+            .unwrap();
     }
 
     pub(super) async fn ask_read(&self, shard: u8, stream: &StreamKey, after: Offset) {

@@ -147,6 +147,11 @@ impl Account {
         self.breaches.push(format!("client {client}: {what}"));
     }
 
+    /// An ingress entry never came to its channel.
+    pub fn unwritten(&mut self, channel: &str, ingress: Offset) {
+        self.breaches.push(format!("channel {channel}: the ingress entry {ingress} never came"));
+    }
+
     /// How many publications are known.
     pub fn published_count(&self) -> u64 {
         self.published.values().map(|log| log.len() as u64).sum()

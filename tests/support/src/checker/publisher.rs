@@ -1,4 +1,4 @@
-//! Publishers: by XADD, by HTTP, by a client connection.
+//! Publishers: by XADD, by HTTP, by a client connection, by the ingress.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::Shared;
+use super::{Shared, Via};
 use crate::client::Client;
 use crate::http;
 use crate::offset::Offset;
@@ -18,20 +18,28 @@ enum Way {
     Redis(Option<Backend>),
     Http,
     Client(Option<Box<Client>>),
+    Ingress(Option<Backend>),
 }
 
 /// How long one publication may take. Shorter than the deadline of tests: a node that was stopped
 /// answers never, and the run has to go on.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long the ingress may take: longer than another node needs to take it over.
+const INGRESS_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Publishes until the run stops publishing.
 pub(super) async fn run(shared: Arc<Shared>, number: usize) {
     let settings = &shared.settings;
-    let mut way = match number % 3 {
-        1 if !settings.only_redis && settings.api_key.is_some() => Way::Http,
-        2 if !settings.only_redis => Way::Client(None),
+    let turns = [Via::Xadd, Via::Http, Via::Client, Via::Ingress];
+    let via = if settings.via == Via::Mix { turns[number % turns.len()] } else { settings.via };
+    let mut way = match via {
+        Via::Http if settings.api_key.is_some() => Way::Http,
+        Via::Client => Way::Client(None),
+        Via::Ingress => Way::Ingress(None),
         _ => Way::Redis(None),
     };
+    let patience = if via == Via::Ingress { 2 * INGRESS_PATIENCE } else { PATIENCE };
     // Clients may not publish to personal channels.
     let channels: Vec<String> = match way {
         Way::Client(_) => (0..settings.channels).map(|n| shared.channel(n)).collect(),
@@ -52,7 +60,7 @@ pub(super) async fn run(shared: Arc<Shared>, number: usize) {
         // A stride that shares no factor with most counts spreads publishers over the channels.
         let channel = &channels[(number + sequence as usize * 7) % channels.len()];
         let data = format!("run {} publisher {number} message {sequence}", shared.run);
-        let attempt = tokio::time::timeout(PATIENCE, publish(&shared, &mut way, node, channel, &data));
+        let attempt = tokio::time::timeout(patience, publish(&shared, &mut way, node, channel, &data));
         match attempt.await {
             Ok(Ok(offset)) => shared.account().published(channel, offset, &data),
             failed => {
@@ -98,6 +106,12 @@ async fn publish(shared: &Shared, way: &mut Way, node: usize, channel: &str, dat
                 None => bail!("{results}"),
             }
         }
+        Way::Ingress(open) => {
+            if open.is_none() {
+                *open = Some(Backend::connect(&settings.redis).await?);
+            }
+            through_ingress(shared, open.as_mut().context("open")?, channel, data).await
+        }
         Way::Client(open) => {
             if open.is_none() {
                 *open = Some(Box::new(connect(shared, url).await?));
@@ -108,6 +122,31 @@ async fn publish(shared: &Shared, way: &mut Way, node: usize, channel: &str, dat
             answer
         }
     }
+}
+
+/// Adds an entry to the ingress and waits until it is in the channel's log. One that never comes there is
+/// a broken promise, unless the data began a new life meanwhile.
+async fn through_ingress(
+    shared: &Shared,
+    backend: &mut Backend,
+    channel: &str,
+    data: &str,
+) -> Result<Offset> {
+    let tenant = &shared.settings.tenant;
+    let epoch = backend.command("GET tg:sys:epoch").await.ok();
+    let ingress = backend.push_in(tenant, channel, data).await?;
+    let deadline = Instant::now() + INGRESS_PATIENCE;
+    while Instant::now() < deadline {
+        let recent = backend.newest(tenant, channel, 200).await?;
+        if let Some(entry) = recent.iter().find(|entry| entry.text("in") == ingress.to_string()) {
+            return Ok(entry.offset);
+        }
+        sleep(crate::POLL).await;
+    }
+    if backend.command("GET tg:sys:epoch").await.ok() == epoch {
+        shared.account().unwritten(channel, ingress);
+    }
+    bail!("the ingress did not write {ingress} to {channel}")
 }
 
 /// A publishing client is subscribed to what it publishes to, as the namespace's default right asks. Its
@@ -129,6 +168,7 @@ impl Way {
             Self::Redis(_) => Self::Redis(None),
             Self::Http => Self::Http,
             Self::Client(_) => Self::Client(None),
+            Self::Ingress(_) => Self::Ingress(None),
         }
     }
 }
