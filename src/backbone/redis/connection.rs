@@ -320,20 +320,20 @@ impl Link {
         let mut changes = self.live.subscribe();
         loop {
             let Some(mut live) = changes.borrow_and_update().clone() else { return };
-            tokio::select! {
-                _ = changes.changed() => continue,
-                () = live.dropped.notified() => {
-                    self.give_up(live.life, &BackboneError::Away("the server closed it".into()));
-                    return;
-                }
-                () = sleep(HEALTH_PERIOD) => {}
-            }
-            let healthy = async {
+            let dropped = Arc::clone(&live.dropped);
+            let check = async {
+                sleep(HEALTH_PERIOD).await;
                 self.epochs.check(&mut live.connection).await?;
                 self.check_reader(&live.reader).await?;
                 self.measure(&mut live.connection).await
             };
-            if let Err(error) = healthy.await {
+            // A check may stand behind a long page; an end is noticed meanwhile.
+            let healthy = tokio::select! {
+                _ = changes.changed() => continue,
+                () = dropped.notified() => Err(BackboneError::Away("the server closed it".into())),
+                healthy = check => healthy,
+            };
+            if let Err(error) = healthy {
                 self.give_up(live.life, &error);
                 return;
             }

@@ -113,7 +113,7 @@ impl Gathering {
         scanner: &mut Scanner,
         input: &mut &[u8],
     ) -> Result<Option<Vec<Answer>>, ReplyError> {
-        while self.wants.as_slice().first().is_some() {
+        while !self.wants.as_slice().is_empty() {
             let Some(token) = scanner.next(input, self.most())? else { return Ok(None) };
             if let Some(answer) = self.go_on(token)? {
                 self.answers.push(answer);
