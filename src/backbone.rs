@@ -39,6 +39,11 @@ pub trait Backbone: Send + Sync + 'static {
     /// Reads on from positions, one answer each, in order; one stream's error is that stream's alone.
     async fn read(&self, reads: &[Read]) -> Vec<Result<Page, BackboneError>>;
 
+    /// [`Backbone::read`] of what is new: no page for somebody behind holds it up.
+    async fn read_live(&self, reads: &[Read]) -> Vec<Result<Page, BackboneError>> {
+        self.read(reads).await
+    }
+
     /// Reads entries for history: forwards from `range.after` or backwards from `range.before`, both
     /// exclusive, at most `range.limit`. The answer is in ascending order either way.
     async fn history(&self, stream: &StreamKey, range: Range) -> Result<Vec<RawEntry>, BackboneError>;
@@ -151,6 +156,10 @@ pub trait Backbone: Send + Sync + 'static {
     fn is_connected(&self) -> bool;
 }
 
+/// Bytes of an entry, with an allowance for each field, beyond which it is not read: [`RawEntry::oversize`].
+/// Well above the largest payload that a tenant can be allowed.
+pub const MAX_ENTRY: usize = 4 << 20;
+
 /// How many recent entries are looked at for an idempotency key.
 pub const DEDUPE_WINDOW: usize = 100;
 
@@ -164,7 +173,7 @@ pub struct Read {
     /// How many entries had ever been added to the stream at `after`, where that is known: it proves
     /// continuity when the entry at `after` is no longer in the log. `0-0` implies `Some(0)`.
     pub added: Option<u64>,
-    /// At most so many entries, at least one.
+    /// At most so many entries, at least one. Where they are large fewer come, and [`Page::more`] says so.
     pub count: usize,
 }
 

@@ -39,10 +39,10 @@ fn frame(codec: Codec, input: &[u8]) {
 /// An entry as anybody may add it: it is a message or it is not. A message survives being written again,
 /// and both codecs can write it.
 pub fn stream_entry(input: &[u8]) {
-    let entry = RawEntry { offset: Offset { ms: 1_763_769_600_000, seq: 7 }, fields: pairs(input) };
+    let entry = RawEntry::new(Offset { ms: 1_763_769_600_000, seq: 7 }, pairs(input));
     let Ok(message) = Publication::from_entry(&entry, 64 * 1024) else { return };
     can_be_written(&message);
-    let again = RawEntry { offset: entry.offset, fields: message.clone().into_fields() };
+    let again = RawEntry::new(entry.offset, message.clone().into_fields());
     assert_eq!(Publication::from_entry(&again, 64 * 1024).as_ref(), Ok(&message));
 }
 

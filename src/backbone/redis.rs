@@ -1,7 +1,7 @@
 //! The backbone over a Redis or Valkey server: one master, Redis 6.2 or newer.
 //!
-//! Two connections: one for commands (`connection`), one that hears keyspace events (`wakeups`).
-//! Every command and every script touches one key. *Invariants*: the `redis` crate is used nowhere
+//! Connections: for commands by the client library (`connection`), for the feed's reads without it
+//! (`reader`), and one that hears keyspace events (`wakeups`). Every command and every script touches one key. *Invariants*: the `redis` crate is used nowhere
 //! else; no await here is unbounded; the password of the URL reaches no log and no error.
 
 use std::fmt;
@@ -27,6 +27,7 @@ mod epoch;
 mod errors;
 mod groups;
 mod notify;
+mod reader;
 mod reads;
 mod scripts;
 mod start;
@@ -39,6 +40,7 @@ mod writes;
 use connection::{Dial, Link};
 use cursors::Cursors;
 use groups::Sweeps;
+use reader::Way;
 use wakeups::Wakeups;
 use watched::Watched;
 
@@ -104,11 +106,11 @@ impl RedisBackbone {
     /// Streams watched later are marked in `dirty`. Cancelling leaves nothing behind.
     pub async fn connect(config: RedisConfig, dirty: Arc<DirtySet>) -> Result<Arc<Self>, BackboneError> {
         let dial = Dial::new(&config)?;
-        let link = Arc::new(Link::connect(dial.clone(), config.patience).await?);
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let link = Arc::new(Link::connect(dial.clone(), config.patience, tasks.clone()).await?);
         start::check(&link).await?;
         let watched = Watched::new(dirty, dial.database(), config.node.as_str());
         let (wakeups, keeper) = Wakeups::new(&config, dial, Arc::clone(&link), watched);
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(Arc::clone(&link).supervise(stop.clone()));
         tasks.spawn(keeper.run(stop.clone()));
         tasks.close();
@@ -146,7 +148,11 @@ impl Backbone for RedisBackbone {
     }
 
     async fn read(&self, reads: &[Read]) -> Vec<Result<Page, BackboneError>> {
-        reads::read(&self.link, reads).await
+        reads::read(&self.link, Way::Pages, reads).await
+    }
+
+    async fn read_live(&self, reads: &[Read]) -> Vec<Result<Page, BackboneError>> {
+        reads::read(&self.link, Way::Live, reads).await
     }
 
     async fn history(&self, stream: &StreamKey, range: Range) -> Result<Vec<RawEntry>, BackboneError> {

@@ -8,9 +8,11 @@ use bytes::Bytes;
 
 mod decode;
 mod encode;
+mod scan;
 
 pub use decode::{ReplyDecoder, RequestDecoder};
-pub use encode::{encode_array_header, encode_request};
+pub use encode::{encode_array_header, encode_command, encode_request};
+pub use scan::{Scanner, Token};
 
 /// The version a connection speaks, chosen with `HELLO`. It decides how maps and nulls are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -68,13 +68,14 @@ impl Batch {
     pub fn from_page(channel: &Channel, after: Offset, page: Page) -> Self {
         let items = page
             .entries
-            .iter()
+            .into_iter()
             .map(|entry| {
-                let message = Publication::from_entry(entry, channel.max_payload)
-                    .inspect_err(|why| note_skipped(channel, entry.offset, why))
+                let offset = entry.offset;
+                let message = Publication::take_entry(entry, channel.max_payload)
+                    .inspect_err(|why| note_skipped(channel, offset, why))
                     .ok()
                     .map(Arc::new);
-                Item { offset: entry.offset, message, superseded: false }
+                Item { offset, message, superseded: false }
             })
             .collect();
         Self {

@@ -180,7 +180,7 @@ mod tests {
     }
 
     fn letter(fields: Vec<(Bytes, Bytes)>) -> Letter {
-        Letter::new(RawEntry { offset: Offset { ms: 9, seq: 0 }, fields })
+        Letter::new(RawEntry::new(Offset { ms: 9, seq: 0 }, fields))
     }
 
     #[test]

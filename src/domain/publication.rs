@@ -11,6 +11,15 @@ pub struct RawEntry {
     pub offset: Offset,
     /// Field names and values in the order they were written.
     pub fields: Vec<(Bytes, Bytes)>,
+    /// How many bytes an entry has that is too large to be read. Its fields are then empty.
+    pub oversize: Option<usize>,
+}
+
+impl RawEntry {
+    /// An entry that was read whole.
+    pub fn new(offset: Offset, fields: Vec<(Bytes, Bytes)>) -> Self {
+        Self { offset, fields, oversize: None }
+    }
 }
 
 /// Longest time over which a delivery is spread, in milliseconds; what asks for more gets this.
@@ -53,7 +62,7 @@ pub enum Malformed {
     /// The payload is larger than the tenant allows.
     #[error("`data` has {got} bytes, the limit is {limit}")]
     TooLarge {
-        /// Bytes of payload in the entry.
+        /// Bytes of payload in the entry; of the entry where it was too large to be read.
         got: usize,
         /// Bytes allowed.
         limit: usize,
@@ -69,21 +78,29 @@ pub enum Malformed {
 }
 
 impl Publication {
-    /// Understands an entry. Fields this version does not know are left alone.
+    /// [`Publication::take_entry`] of an entry that is needed further.
     pub fn from_entry(entry: &RawEntry, max_payload: usize) -> Result<Self, Malformed> {
+        Self::take_entry(entry.clone(), max_payload)
+    }
+
+    /// Understands an entry; its payload is moved. Fields this version does not know are left alone.
+    pub fn take_entry(entry: RawEntry, max_payload: usize) -> Result<Self, Malformed> {
+        if let Some(got) = entry.oversize {
+            return Err(Malformed::TooLarge { got, limit: max_payload });
+        }
         let mut message = Self { offset: entry.offset, ..Self::default() };
         let mut data = None;
-        for (name, value) in &entry.fields {
+        for (name, value) in entry.fields {
             match name.as_ref() {
-                b"data" => data = Some(value.clone()),
-                b"headers" => message.headers = Some(headers(value)?),
-                b"id" => message.id = Some(text("id", value)?),
-                b"key" => message.key = Some(text("key", value)?),
-                b"ttl_ms" => message.ttl_ms = Some(millis("ttl_ms", value)?),
-                b"spread_ms" => message.spread_ms = Some(millis("spread_ms", value)?.min(MAX_SPREAD_MS)),
-                b"user" => message.user = Some(text("user", value)?),
-                b"session" => message.session = Some(text("session", value)?),
-                b"traceparent" => message.traceparent = Some(text("traceparent", value)?),
+                b"data" => data = Some(value),
+                b"headers" => message.headers = Some(headers(&value)?),
+                b"id" => message.id = Some(text("id", &value)?),
+                b"key" => message.key = Some(text("key", &value)?),
+                b"ttl_ms" => message.ttl_ms = Some(millis("ttl_ms", &value)?),
+                b"spread_ms" => message.spread_ms = Some(millis("spread_ms", &value)?.min(MAX_SPREAD_MS)),
+                b"user" => message.user = Some(text("user", &value)?),
+                b"session" => message.session = Some(text("session", &value)?),
+                b"traceparent" => message.traceparent = Some(text("traceparent", &value)?),
                 _ => {}
             }
         }
@@ -165,7 +182,7 @@ mod tests {
 
     fn entry(fields: &[(&'static str, &'static str)]) -> RawEntry {
         let fields = fields.iter().map(|(name, value)| (Bytes::from(*name), Bytes::from(*value))).collect();
-        RawEntry { offset: Offset { ms: 1_000, seq: 0 }, fields }
+        RawEntry::new(Offset { ms: 1_000, seq: 0 }, fields)
     }
 
     #[test]
@@ -193,6 +210,9 @@ mod tests {
         assert_eq!(Publication::from_entry(&entry(&[("x", "y")]), 10), Err(Malformed::NoData));
         let large = Publication::from_entry(&entry(&[("data", "12345678901")]), 10);
         assert_eq!(large, Err(Malformed::TooLarge { got: 11, limit: 10 }));
+        let passed_over = RawEntry { oversize: Some(12), ..entry(&[]) };
+        let large = Publication::from_entry(&passed_over, 10);
+        assert_eq!(large, Err(Malformed::TooLarge { got: 12, limit: 10 }));
         for (field, value) in [("ttl_ms", "soon"), ("headers", "[]"), ("headers", r#"{"a":1}"#)] {
             let error = Publication::from_entry(&entry(&[("data", ""), (field, value)]), 10).unwrap_err();
             assert!(matches!(error, Malformed::Field { field: named, .. } if named == field));

@@ -1,14 +1,21 @@
 //! Limits hold, and say so.
 
-use anyhow::ensure;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tidegate_support::client::{Client, Codec, Options, Refusal};
 use tidegate_support::config::NodeConfig;
+use tidegate_support::node::Node;
+use tidegate_support::redis::RedisServer;
+use tidegate_support::redis_faults::Backend;
 use tidegate_support::{DEADLINE, proven};
 use tokio::io::AsyncReadExt as _;
 use tokio_tungstenite::tungstenite::protocol::Message as Ws;
 
-use crate::harness::{client, embedded, subscriber, user};
+use crate::harness::{TIDEGATE, client, embedded, messages, offsets, one_of, subscriber, user};
 
 #[tokio::test]
 async fn a_frame_too_large_ends_the_connection() {
@@ -199,4 +206,70 @@ async fn an_unknown_subprotocol_is_refused() {
         Ok(())
     })
     .await;
+}
+
+/// A backend's mistake: far beyond anything that a node would deliver.
+const HUGE: usize = 100 << 20;
+/// What a node may grow by when it meets one.
+const GROWTH: u64 = 50 << 20;
+
+#[tokio::test]
+async fn an_entry_of_100_megabytes_is_skipped_and_neither_fills_the_node_nor_holds_up_others() {
+    proven(async {
+        let redis = RedisServer::start(&[]).await?;
+        let node = Node::start(TIDEGATE, &NodeConfig::demo().redis(&redis.url())).await?;
+        let mut backend = Backend::connect(&redis.url()).await?;
+        let mut alice = subscriber(&node, "alice", "room:huge", false).await?;
+        let mut bob = subscriber(&node, "bob", "room:other", false).await?;
+        let first = backend.push("demo", "room:huge", "before").await?;
+        ensure!(alice.message().await?.offset == first, "the channel delivers");
+        let resident = memory(&node, "VmRSS")?;
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, mut publisher) = (stop.clone(), Backend::connect(&redis.url()).await?);
+        let others = tokio::spawn(async move {
+            let mut count = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                publisher.push("demo", "room:other", "small").await?;
+                count += 1;
+                // The publisher's pace, not a wait for something.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            anyhow::Ok(count)
+        });
+        messages(&mut bob, 10).await?;
+        backend.push("demo", "room:huge", vec![b'x'; HUGE]).await?;
+        messages(&mut bob, 10).await.context("another channel goes on")?;
+        let after = backend.push("demo", "room:huge", "after").await?;
+        ensure!(alice.message().await?.offset == after, "the channel goes on behind the entry");
+        messages(&mut bob, 10).await?;
+        stop.store(true, Ordering::Relaxed);
+        let sent: usize = others.await??;
+        messages(&mut bob, sent - 30).await.context("everything of the other channel comes")?;
+
+        let skipped = node.metric("tidegate_entries_skipped_total").await?;
+        ensure!(skipped == 1.0, "skipped and counted once: {skipped}");
+        let history = alice.request(json!({"type": "history", "channel": "room:huge", "limit": 10})).await?;
+        let found = offsets(&history.messages()?);
+        ensure!(found == [first, after], "a history passes over it: {found:?}");
+        let (offset, epoch) = (first.to_string(), history.text("epoch"));
+        let from = json!({"channel": "room:huge", "offset": offset, "epoch": epoch});
+        let mut late = client(&node, &user("carol").sub_with(from)).await?;
+        late.subscribed("room:huge").await?;
+        let frame = one_of(&mut late, &["message", "gap"]).await?;
+        ensure!(frame.kind() == "message" && frame.offset("offset")? == after, "no loss: {}", frame.0);
+        ensure!(node.metric("tidegate_backbone_reconnects_total").await? == 0.0, "no connection was lost");
+        let peak = memory(&node, "VmHWM")?;
+        ensure!(peak < resident + GROWTH, "the node grew from {resident} to {peak} bytes");
+        Ok(())
+    })
+    .await;
+}
+
+/// A figure of a node's memory, in bytes.
+fn memory(node: &Node, figure: &str) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid()?))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'));
+    let kib = line.and_then(|rest| rest.split_whitespace().next()).context("no such figure")?;
+    Ok(kib.parse::<u64>()? << 10)
 }

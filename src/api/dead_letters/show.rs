@@ -59,7 +59,7 @@ mod tests {
             ("other", b"\xff"),
         ];
         let fields = fields.map(|(name, value)| (name.into(), value.into())).to_vec();
-        let shown = letter(&Letter::new(RawEntry { offset: Offset { ms: 9, seq: 0 }, fields }));
+        let shown = letter(&Letter::new(RawEntry::new(Offset { ms: 9, seq: 0 }, fields)));
         let wanted = json!({
             "offset": "9-0", "channel": "room:1", "message_offset": "5-1", "attempts": 5,
             "data": {"n": 1}, "headers": {"a": "b"}, "key": "7", "other": "/w==", "binary": ["other"],

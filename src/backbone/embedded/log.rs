@@ -237,7 +237,7 @@ impl Log {
 
 impl Entry {
     fn to_raw(&self, offset: Offset) -> RawEntry {
-        RawEntry { offset, fields: self.fields.clone() }
+        RawEntry::new(offset, self.fields.clone())
     }
 }
 

@@ -1,7 +1,8 @@
-//! The command connection: one multiplexed connection, opened again whenever it is lost.
+//! The connections for commands: a multiplexed one of the client library and those of the feed's reads.
+//! They live and end together, and are opened again whenever one is lost.
 //!
-//! A connection is published only after its server was found to be a master and its epoch was read,
-//! so whatever is read through it belongs to that epoch or a later one.
+//! They are published only after their server was found to be a master and its epoch was read, so
+//! whatever is read through them belongs to that epoch or a later one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +15,10 @@ use redis::{
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::epoch::EpochKeeper;
+use super::reader::{Address, Answer, Commands, Reader, Way};
 use super::{RedisConfig, errors, scripts};
 use crate::backbone::BackboneError;
 use crate::backbone::backoff::Backoff;
@@ -31,6 +34,7 @@ const PROVEN: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(super) struct Dial {
     client: Client,
+    address: Address,
     connect_timeout: Duration,
     response_timeout: Duration,
 }
@@ -54,9 +58,11 @@ impl Dial {
         let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let tcp = info.tcp_settings().clone().set_nodelay(true);
         let info = info.set_redis_settings(redis).set_tcp_settings(tcp);
+        let address = Address::new(&info, config.connect_timeout)?;
         let client = Client::open(info).map_err(|_| invalid())?;
         Ok(Self {
             client,
+            address,
             connect_timeout: config.connect_timeout,
             response_timeout: config.response_timeout,
         })
@@ -121,6 +127,7 @@ struct Live {
     /// Counts connections, so that a failure on an old one does not end a new one.
     life: u64,
     connection: MultiplexedConnection,
+    reader: Reader,
     dropped: Arc<Notify>,
 }
 
@@ -133,11 +140,17 @@ pub(super) struct Link {
     epochs: EpochKeeper,
     clock: Clock,
     patience: Duration,
+    /// Where the reader's tasks run.
+    tasks: TaskTracker,
 }
 
 impl Link {
     /// Connects once; [`Link::supervise`] has to run from then on.
-    pub(super) async fn connect(dial: Dial, patience: Duration) -> Result<Self, BackboneError> {
+    pub(super) async fn connect(
+        dial: Dial,
+        patience: Duration,
+        tasks: TaskTracker,
+    ) -> Result<Self, BackboneError> {
         let link = Self {
             dial,
             live: watch::Sender::new(None),
@@ -145,6 +158,7 @@ impl Link {
             epochs: EpochKeeper::default(),
             clock: Clock::default(),
             patience,
+            tasks,
         };
         link.establish(1).await?;
         Ok(link)
@@ -192,6 +206,13 @@ impl Link {
             self.give_up(live.life, &BackboneError::Away("the server has become read-only".into()));
         }
         Ok(values)
+    }
+
+    /// Sends a pipeline of reads and returns one answer a command. Without a connection it waits a moment
+    /// for one, then answers `Away`.
+    pub(super) async fn read(&self, way: Way, commands: Commands) -> Result<Vec<Answer>, BackboneError> {
+        let live = self.wait().await?;
+        live.reader.ask(way, commands).await.inspect_err(|error| self.give_up(live.life, error))
     }
 
     /// [`Link::run`] for pipelines of script calls: loads the scripts where the server forgot them,
@@ -273,12 +294,25 @@ impl Link {
                 }
             })
             .await?;
+        let timeout = self.dial.response_timeout;
+        let reader = Reader::open(&self.dial.address, timeout, &self.tasks, &dropped).await?;
         self.epochs.check(&mut connection).await?;
+        self.check_reader(&reader).await?;
         self.measure(&mut connection).await?;
         ask(&mut connection, &scripts::load_all()).await?;
-        self.live.send_replace(Some(Live { life, connection, dropped }));
+        self.live.send_replace(Some(Live { life, connection, reader, dropped }));
         self.lives.send_replace(life);
         Ok(())
+    }
+
+    /// The same name may have led each connection to another server, in the middle of a failover. Asked
+    /// every few seconds it is a sign of life as well.
+    async fn check_reader(&self, reader: &Reader) -> Result<(), BackboneError> {
+        let answers = reader.replication().await?;
+        if answers.iter().flatten().all(|info| self.epochs.is_of_master(info)) {
+            return Ok(());
+        }
+        Err(BackboneError::Away("a connection for reads leads to another server".into()))
     }
 
     /// Looks after the connection until it is lost.
@@ -286,19 +320,20 @@ impl Link {
         let mut changes = self.live.subscribe();
         loop {
             let Some(mut live) = changes.borrow_and_update().clone() else { return };
-            tokio::select! {
-                _ = changes.changed() => continue,
-                () = live.dropped.notified() => {
-                    self.give_up(live.life, &BackboneError::Away("the server closed it".into()));
-                    return;
-                }
-                () = sleep(HEALTH_PERIOD) => {}
-            }
-            let healthy = async {
+            let dropped = Arc::clone(&live.dropped);
+            let check = async {
+                sleep(HEALTH_PERIOD).await;
                 self.epochs.check(&mut live.connection).await?;
+                self.check_reader(&live.reader).await?;
                 self.measure(&mut live.connection).await
             };
-            if let Err(error) = healthy.await {
+            // A check may stand behind a long page; an end is noticed meanwhile.
+            let healthy = tokio::select! {
+                _ = changes.changed() => continue,
+                () = dropped.notified() => Err(BackboneError::Away("the server closed it".into())),
+                healthy = check => healthy,
+            };
+            if let Err(error) = healthy {
                 self.give_up(live.life, &error);
                 return;
             }

@@ -71,6 +71,14 @@ impl EpochKeeper {
         Ok(epoch)
     }
 
+    /// Whether another connection, which answered this to `INFO replication`, leads to the master that
+    /// was checked last.
+    pub(super) fn is_of_master(&self, info: &str) -> bool {
+        let found = Replication::parse(info);
+        let seen = self.seen.lock().expect("no holder of this lock panics");
+        !found.is_replica && seen.as_ref().is_none_or(|(id, _)| *id == found.id)
+    }
+
     fn take(&self, epoch: Epoch) {
         let before = self.current.swap(epoch.0, Ordering::AcqRel);
         if before != 0 && before != epoch.0 {
@@ -140,6 +148,16 @@ mod tests {
             "# Replication\r\nrole:master\r\nmaster_replid:{id}\r\nmaster_replid2:{second}\r\n\
              master_repl_offset:{offset}\r\nsecond_repl_offset:{second_offset}\r\n"
         ))
+    }
+
+    #[test]
+    fn a_connection_to_another_master_is_told() {
+        let keeper = EpochKeeper::default();
+        let info = |id| format!("role:master\r\nmaster_replid:{id}\r\n");
+        assert!(keeper.is_of_master(&info("a")), "nothing is known as yet");
+        keeper.note(Replication::parse(&info("a")));
+        assert!(keeper.is_of_master(&info("a")) && !keeper.is_of_master(&info("b")));
+        assert!(!keeper.is_of_master("role:slave\r\nmaster_replid:a\r\n"));
     }
 
     #[test]

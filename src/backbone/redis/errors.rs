@@ -9,6 +9,15 @@ pub(super) fn answered(error: &ServerError) -> BackboneError {
     by_code(error.code(), error.details())
 }
 
+/// An error line as the server sent it, without its mark.
+pub(super) fn refused(line: &[u8]) -> BackboneError {
+    let line = String::from_utf8_lossy(line);
+    match line.split_once(' ') {
+        Some((code, detail)) => by_code(code, Some(detail)),
+        None => by_code(&line, None),
+    }
+}
+
 /// An error of the client library: the server's answer to the handshake or a subscription, or the
 /// connection's end. It never holds the password: the library keeps credentials out of its texts.
 pub(super) fn failed(error: &RedisError) -> BackboneError {
@@ -84,5 +93,8 @@ mod tests {
         let raised = "Error running script (call to f_12): @user_script:3: OOM command not allowed";
         assert!(matches!(by_code("ERR", Some(raised)), BackboneError::ReadOnly(_)));
         assert!(matches!(by_code("ERR", Some("syntax error")), BackboneError::Refused(_)));
+        let line = b"WRONGTYPE Operation against a key holding the wrong kind of value";
+        assert_eq!(refused(line), BackboneError::WrongType(String::from_utf8_lossy(line).into_owned()));
+        assert!(matches!(refused(b"LOADING Redis is loading"), BackboneError::ReadOnly(_)));
     }
 }

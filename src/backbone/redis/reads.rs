@@ -1,83 +1,99 @@
 //! Reading streams: pages that prove their continuity, tails, history.
 
-use redis::{Cmd, Pipeline, Value};
+use std::fmt::Display;
+use std::io::Write as _;
 
 use super::connection::Link;
 use super::continuity::{Verdict, judge};
-use super::values::{StreamInfo, entries, stream_info};
-use crate::backbone::{BackboneError, Page, Range, Read, Tail};
+use super::errors;
+use super::reader::{Answer, Commands, Entries, Reply, Want, Way};
+use super::values::StreamInfo;
+use crate::backbone::{BackboneError, Page, Range, Read, Tail, one};
 use crate::domain::{Offset, RawEntry, StreamKey};
 
 /// Commands in one pipeline: bounds what one answer's timeout has to cover.
 const CHUNK: usize = 1_000;
+/// Room for an offset: two numbers and a dash.
+const WORD: usize = 41;
 /// Entries in one answer, whatever was asked for.
 const MOST_ENTRIES: usize = 10_000;
 
 /// Reads on from positions; one stream's error is that stream's alone.
-pub(super) async fn read(link: &Link, reads: &[Read]) -> Vec<Result<Page, BackboneError>> {
+pub(super) async fn read(link: &Link, way: Way, reads: &[Read]) -> Vec<Result<Page, BackboneError>> {
     let mut pages = Vec::with_capacity(reads.len());
     for chunk in reads.chunks(CHUNK) {
-        pages.extend(read_chunk(link, chunk).await);
+        pages.extend(read_chunk(link, way, chunk).await);
     }
     pages
 }
 
-async fn read_chunk(link: &Link, reads: &[Read]) -> Vec<Result<Page, BackboneError>> {
-    let found = each(link, reads, |read| {
-        let mut command = redis::cmd("XRANGE");
+async fn read_chunk(link: &Link, way: Way, reads: &[Read]) -> Vec<Result<Page, BackboneError>> {
+    let mut commands = Commands::with_capacity(reads.len());
+    for read in reads {
         // One more for the entry at the position, one more to see whether others follow.
-        let count = wanted(read) + 2;
-        command.arg(read.stream.as_str()).arg(read.after.to_string()).arg("+").arg("COUNT").arg(count);
-        command
-    })
-    .await;
-    let mut pages: Vec<_> =
-        std::iter::zip(reads, found).map(|(read, found)| Ok(Found::new(read, entries(found?)?))).collect();
-    let unproven = |found: &Result<Found, BackboneError>| matches!(found, Ok(found) if !found.at_position);
-    let doubtful: Vec<usize> = (0..pages.len()).filter(|i| unproven(&pages[*i])).collect();
-    let infos = each(link, &doubtful, |index| info_command(&reads[*index].stream)).await;
-    let mut proven: Vec<Option<Result<Page, BackboneError>>> = reads.iter().map(|_| None).collect();
-    for (index, info) in doubtful.into_iter().zip(infos) {
-        let found = std::mem::replace(&mut pages[index], Err(BackboneError::Away(String::new())));
-        proven[index] = Some(match (found, info.and_then(stream_info)) {
-            (Ok(found), Ok(info)) => prove(link, &reads[index], found, info).await,
-            (Err(error), _) | (_, Err(error)) => Err(error),
-        });
+        let (mut after, mut count) = ([0; WORD], [0; WORD]);
+        let words = [
+            b"XRANGE",
+            read.stream.as_str().as_bytes(),
+            written(&mut after, read.after),
+            b"+",
+            b"COUNT",
+            written(&mut count, wanted(read) + 2),
+        ];
+        commands.push(Want::Entries(read.after), &words);
     }
-    std::iter::zip(reads, std::iter::zip(pages, proven))
-        .map(|(read, (found, proven))| proven.unwrap_or_else(|| Ok(found?.whole(link, read))))
-        .collect()
+    let found: Vec<_> =
+        ask(link, way, commands, reads.len()).await.into_iter().map(|answer| entries(answer?)).collect();
+    let unproven = |found: &Result<Entries, BackboneError>| matches!(found, Ok(found) if !found.at_position);
+    let doubtful =
+        std::iter::zip(reads, &found).filter(|(_, found)| unproven(found)).map(|(read, _)| &read.stream);
+    let mut infos = infos(link, way, doubtful).await.into_iter();
+    let mut pages = Vec::with_capacity(reads.len());
+    for (read, found) in std::iter::zip(reads, found) {
+        let page = match found {
+            Ok(found) if found.at_position => Ok(whole(link, read, Found::new(read, found))),
+            Ok(found) => match infos.next().unwrap_or_else(|| Err(errors::unexpected("XINFO STREAM"))) {
+                Ok(info) => prove(link, read, Found::new(read, found), info).await,
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        pages.push(page);
+    }
+    pages
+}
+
+/// The value as text, without an allocation for each of a pipeline.
+fn written(buffer: &mut [u8; WORD], value: impl Display) -> &[u8] {
+    let mut rest = &mut buffer[..];
+    write!(rest, "{value}").expect("no offset and no number is longer");
+    let length = WORD - rest.len();
+    &buffer[..length]
 }
 
 fn wanted(read: &Read) -> usize {
     read.count.clamp(1, MOST_ENTRIES)
 }
 
-/// What an inclusive `XRANGE` brought.
+/// What a read brought after its position.
 struct Found {
-    /// The entry at the position was there: nothing after it was trimmed.
-    at_position: bool,
     entries: Vec<RawEntry>,
     more: bool,
 }
 
 impl Found {
-    fn new(read: &Read, mut entries: Vec<RawEntry>) -> Self {
-        let at_position = entries.first().is_some_and(|first| first.offset == read.after);
-        if at_position {
-            entries.remove(0);
-        }
-        let more = entries.len() > wanted(read);
+    fn new(read: &Read, Entries { mut entries, cut, .. }: Entries) -> Self {
+        let more = cut || entries.len() > wanted(read);
         entries.truncate(wanted(read));
-        Self { at_position, entries, more }
+        Self { entries, more }
     }
+}
 
-    /// The page of a read whose entry was there.
-    fn whole(self, link: &Link, read: &Read) -> Page {
-        let end = self.entries.last().map_or(read.after, |last| last.offset);
-        let added = read.added.map(|added| added + self.entries.len() as u64);
-        Page { entries: self.entries, whole: true, more: self.more, end, added, epoch: link.epoch() }
-    }
+/// The page of a read whose entry was there: nothing after it was trimmed.
+fn whole(link: &Link, read: &Read, Found { entries, more }: Found) -> Page {
+    let end = entries.last().map_or(read.after, |last| last.offset);
+    let added = read.added.map(|added| added + entries.len() as u64);
+    Page { entries, whole: true, more, end, added, epoch: link.epoch() }
 }
 
 /// The page of a read whose entry was not there, by the stream's figures of a moment later.
@@ -118,10 +134,10 @@ async fn prove(
 pub(super) async fn tails(link: &Link, streams: &[StreamKey]) -> Vec<Result<Tail, BackboneError>> {
     let mut tails = Vec::with_capacity(streams.len());
     for chunk in streams.chunks(CHUNK) {
-        let infos = each(link, chunk, info_command).await;
+        let infos = infos(link, Way::Pages, chunk).await;
         let epoch = link.epoch();
         tails.extend(infos.into_iter().map(|info| {
-            Ok(match stream_info(info?)? {
+            Ok(match info? {
                 Some(info) => Tail { last: info.last, first: info.first_entry, added: info.added, epoch },
                 None => Tail { last: Offset::ZERO, first: None, added: Some(0), epoch },
             })
@@ -139,41 +155,53 @@ pub(super) async fn history(
     if range.limit == 0 {
         return Ok(Vec::new());
     }
-    let forwards = range.after.is_some();
-    let mut command = redis::cmd(if forwards { "XRANGE" } else { "XREVRANGE" });
-    command.arg(stream.as_str());
-    match (range.after, range.before) {
-        (Some(after), _) => command.arg(format!("({after}")).arg("+"),
-        (None, Some(before)) => command.arg(format!("({before}")).arg("-"),
-        (None, None) => command.arg("+").arg("-"),
+    let (command, from, to) = match (range.after, range.before) {
+        (Some(after), _) => (&b"XRANGE"[..], format!("({after}"), &b"+"[..]),
+        (None, Some(before)) => (&b"XREVRANGE"[..], format!("({before}"), &b"-"[..]),
+        (None, None) => (&b"XREVRANGE"[..], "+".to_owned(), &b"-"[..]),
     };
-    command.arg("COUNT").arg(range.limit.min(MOST_ENTRIES));
-    let mut pipe = redis::pipe();
-    pipe.add_command(command);
-    let mut found = entries(link.run(&pipe).await?.pop().unwrap_or_default())?;
-    if !forwards {
+    let limit = range.limit.min(MOST_ENTRIES).to_string();
+    let words = [command, stream.as_str().as_bytes(), from.as_bytes(), to, b"COUNT", limit.as_bytes()];
+    let mut commands = Commands::default();
+    // No entry has this offset.
+    commands.push(Want::Entries(Offset::ZERO), &words);
+    let mut found = entries(one(ask(link, Way::Pages, commands, 1).await)?)?.entries;
+    if range.after.is_none() {
         found.reverse();
     }
     Ok(found)
 }
 
-fn info_command(stream: &StreamKey) -> Cmd {
-    let mut command = redis::cmd("XINFO");
-    command.arg("STREAM").arg(stream.as_str());
-    command
+/// The figures of streams, `None` for one that does not exist, one answer each.
+async fn infos(
+    link: &Link,
+    way: Way,
+    streams: impl IntoIterator<Item = &StreamKey>,
+) -> Vec<Result<Option<StreamInfo>, BackboneError>> {
+    let mut commands = Commands::default();
+    let mut count = 0;
+    for stream in streams {
+        commands.push(Want::Stream, &[b"XINFO", b"STREAM", stream.as_str().as_bytes()]);
+        count += 1;
+    }
+    let figures = |answer: Answer| match answer? {
+        Reply::Stream(info) => Ok(info),
+        Reply::Entries(_) | Reply::Text(_) => Err(errors::unexpected("XINFO STREAM")),
+    };
+    ask(link, way, commands, count).await.into_iter().map(figures).collect()
 }
 
-/// One command an item in one pipeline. Without a connection every item has that error.
-async fn each<T>(link: &Link, items: &[T], command: impl Fn(&T) -> Cmd) -> Vec<Result<Value, BackboneError>> {
-    let mut pipe = Pipeline::with_capacity(items.len());
-    for item in items {
-        pipe.add_command(command(item));
+fn entries(reply: Reply) -> Result<Entries, BackboneError> {
+    match reply {
+        Reply::Entries(entries) => Ok(entries),
+        Reply::Stream(_) | Reply::Text(_) => Err(errors::unexpected("XRANGE")),
     }
-    if pipe.is_empty() {
+}
+
+/// One answer a command. Without a connection every command has that error.
+async fn ask(link: &Link, way: Way, commands: Commands, count: usize) -> Vec<Answer> {
+    if count == 0 {
         return Vec::new();
     }
-    match link.run(&pipe).await {
-        Ok(values) => values.into_iter().map(Ok).collect(),
-        Err(error) => items.iter().map(|_| Err(error.clone())).collect(),
-    }
+    link.read(way, commands).await.unwrap_or_else(|error| vec![Err(error); count])
 }

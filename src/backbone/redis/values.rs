@@ -1,4 +1,4 @@
-//! From the client library's values to the words of the contract. Bytes are moved, never copied.
+//! From the client library's values to the words of the contract.
 
 use std::time::Duration;
 
@@ -64,11 +64,6 @@ pub(super) fn offset(value: &Value) -> Option<Offset> {
     }
 }
 
-/// The entries of an `XRANGE`.
-pub(super) fn entries(value: Value) -> Result<Vec<RawEntry>, BackboneError> {
-    array(value, "XRANGE")?.into_iter().map(|item| entry(item).ok_or_else(|| unexpected("XRANGE"))).collect()
-}
-
 /// One entry: its id and its fields.
 pub(super) fn entry(value: Value) -> Option<RawEntry> {
     let Value::Array(parts) = value else { return None };
@@ -81,7 +76,7 @@ pub(super) fn entry(value: Value) -> Option<RawEntry> {
     };
     let fields =
         two_by_two(fields).map(|(name, value)| Some((bytes(name)?, bytes(value)?))).collect::<Option<_>>()?;
-    Some(RawEntry { offset, fields })
+    Some(RawEntry::new(offset, fields))
 }
 
 /// What `XINFO STREAM` says of a stream that exists.
@@ -97,40 +92,6 @@ pub(super) struct StreamInfo {
     pub(super) first_entry: Option<Offset>,
     /// The last entry in the log.
     pub(super) last_entry: Option<Offset>,
-}
-
-/// The answer to `XINFO STREAM`; `None` for a key that does not exist.
-pub(super) fn stream_info(value: Value) -> Result<Option<StreamInfo>, BackboneError> {
-    if let Value::ServerError(error) = &value
-        && error.details().is_some_and(|text| text.contains("no such key"))
-    {
-        return Ok(None);
-    }
-    let mut info =
-        StreamInfo { length: 0, last: Offset::ZERO, added: None, first_entry: None, last_entry: None };
-    let (mut has_length, mut has_last) = (false, false);
-    for (name, value) in pairs(value, "XINFO STREAM")? {
-        match text(name)?.as_str() {
-            "length" => (info.length, has_length) = (count(value, "XINFO STREAM")?, true),
-            "last-generated-id" => {
-                let last = offset(&value).ok_or_else(|| unexpected("XINFO STREAM"))?;
-                (info.last, has_last) = (last, true);
-            }
-            "entries-added" => info.added = Some(count(value, "XINFO STREAM")?),
-            "first-entry" => info.first_entry = entry_offset(&value),
-            "last-entry" => info.last_entry = entry_offset(&value),
-            _ => {}
-        }
-    }
-    // Proofs rest on these two: an answer without them proves nothing and must not pass for zeros.
-    if has_length && has_last { Ok(Some(info)) } else { Err(unexpected("XINFO STREAM")) }
-}
-
-fn entry_offset(value: &Value) -> Option<Offset> {
-    match value {
-        Value::Array(parts) => offset(parts.first()?),
-        _ => None,
-    }
 }
 
 /// A field of an `INFO` text.

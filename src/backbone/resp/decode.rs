@@ -7,7 +7,7 @@ use super::{Limits, RespError, Value};
 /// `*` or `$`, digits, CRLF: nothing longer is a length.
 const MAX_HEADER: usize = 32;
 /// Statuses and errors of a server.
-const MAX_LINE: usize = 16 << 10;
+pub(super) const MAX_LINE: usize = 16 << 10;
 
 /// Decodes requests: arrays of bulk strings. Keeps what it has of an unfinished one, so every byte is
 /// looked at once.
@@ -279,7 +279,7 @@ fn check_bulk(length: usize, so_far: usize, limits: &Limits) -> Result<usize, Re
     if bytes > limits.max_bytes { Err(RespError::TooManyBytes) } else { Ok(bytes) }
 }
 
-fn number(text: &[u8]) -> Result<i64, RespError> {
+pub(super) fn number(text: &[u8]) -> Result<i64, RespError> {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(RespError::BadNumber);

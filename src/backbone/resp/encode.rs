@@ -40,6 +40,14 @@ pub fn encode_request(args: &[Bytes], out: &mut BytesMut) {
     }
 }
 
+/// [`encode_request`] of words that lie about.
+pub fn encode_command(words: &[&[u8]], out: &mut BytesMut) {
+    encode_array_header(words.len(), out);
+    for word in words {
+        bulk(word, out);
+    }
+}
+
 /// Writes the head of an array whose items follow one by one, so that a long reply need not lie
 /// encoded in memory as a whole.
 pub fn encode_array_header(items: usize, out: &mut BytesMut) {
@@ -51,10 +59,23 @@ fn length(kind: u8, length: usize, out: &mut BytesMut) {
 }
 
 fn integer(kind: u8, number: i64, out: &mut BytesMut) {
-    use std::fmt::Write as _;
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    let mut rest = number.unsigned_abs();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
     out.put_u8(kind);
-    // Writing to a buffer that grows cannot fail.
-    let _ = write!(out, "{number}\r\n");
+    if number < 0 {
+        out.put_u8(b'-');
+    }
+    out.put_slice(&digits[at..]);
+    out.put_slice(b"\r\n");
 }
 
 fn bulk(bytes: &[u8], out: &mut BytesMut) {

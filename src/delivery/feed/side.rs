@@ -72,7 +72,7 @@ impl Side {
     /// One pipeline of live reads. Not tried again: the backbone marks what a lost connection missed.
     pub(super) async fn live(self, reads: Vec<Read>) -> Done {
         let started = std::time::Instant::now();
-        let pages = self.backbone.read(&reads).await;
+        let pages = self.backbone.read_live(&reads).await;
         self.metrics.node().feed_pipeline_duration.observe(started.elapsed());
         Done::Live(reads.into_iter().zip(pages).collect())
     }

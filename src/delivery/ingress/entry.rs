@@ -122,7 +122,7 @@ mod tests {
         let fields = fields
             .iter()
             .map(|(name, value)| (Bytes::from((*name).to_owned()), Bytes::from((*value).to_owned())));
-        Entry::parse(&RawEntry { offset: Offset { ms: 5, seq: 1 }, fields: fields.collect() }, &tenant)
+        Entry::parse(&RawEntry::new(Offset { ms: 5, seq: 1 }, fields.collect()), &tenant)
     }
 
     fn names(to: &str) -> Vec<String> {

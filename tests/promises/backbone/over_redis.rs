@@ -8,8 +8,8 @@ use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use tidegate::backbone::redis::{RedisBackbone, RedisConfig};
 use tidegate::backbone::wake::DirtySet;
-use tidegate::backbone::{Backbone, BackboneError, Read};
-use tidegate::domain::{NodeId, Offset, StreamKey};
+use tidegate::backbone::{Backbone, BackboneError, MAX_ENTRY, Range, Read};
+use tidegate::domain::{NodeId, Offset, RawEntry, StreamKey};
 use tidegate_support::redis::RedisServer;
 
 use super::contract::contract;
@@ -133,6 +133,80 @@ async fn a_killed_command_connection_comes_back_and_marks_everything() {
     subject.marked(&key).await;
     until("reads go on", async || subject.backbone.tails(std::slice::from_ref(&key)).await.remove(0).ok())
         .await;
+}
+
+/// Kills one of the node's connections by its name.
+async fn kill_named(raw: &MultiplexedConnection, name: &str) {
+    let listed = match command(raw, &["CLIENT", "LIST"]).await {
+        redis::Value::VerbatimString { text, .. } => text,
+        redis::Value::BulkString(text) => String::from_utf8(text).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let line = listed.lines().find(|line| line.contains(&format!("name={name} ")));
+    let line = line.unwrap_or_else(|| panic!("no connection {name} among\n{listed}"));
+    let id = line.split(' ').find_map(|word| word.strip_prefix("id=")).unwrap();
+    command(raw, &["CLIENT", "KILL", "ID", id]).await;
+}
+
+#[tokio::test]
+async fn a_killed_connection_for_reads_comes_back_and_marks_everything() {
+    let (subject, server) = by_events_only().await;
+    let key = stream("read-again");
+    subject.backbone.watch(std::slice::from_ref(&key)).await.unwrap();
+    let raw = server.connection().await.unwrap();
+    for name in ["tidegate:live", "tidegate:pages"] {
+        while !subject.dirty.take(100).is_empty() {}
+        kill_named(&raw, name).await;
+        subject.marked(&key).await;
+        let read = Read { stream: key.clone(), after: Offset::ZERO, added: None, count: 1 };
+        let reads = std::slice::from_ref(&read);
+        subject.backbone.read_live(reads).await.remove(0).expect("marked means that it can be read");
+        subject.backbone.read(reads).await.remove(0).expect("marked means that it can be read");
+    }
+}
+
+#[tokio::test]
+async fn an_entry_too_large_to_be_read_keeps_its_place() {
+    let (subject, server) = by_events_only().await;
+    let key = stream("oversize");
+    let raw = server.connection().await.unwrap();
+    let mut add = redis::cmd("XADD");
+    add.arg(key.as_str()).arg("5-0").arg("data").arg(vec![b'x'; 2 * MAX_ENTRY]);
+    subject.backend.add_at(&key, Some(Offset { ms: 4, seq: 0 }), "before").await;
+    add.query_async::<()>(&mut raw.clone()).await.unwrap();
+    let sizes = |entries: &[RawEntry]| -> Vec<_> {
+        entries.iter().map(|entry| (entry.offset.ms, entry.oversize, entry.fields.len())).collect()
+    };
+    let (before, large, after) = ((4, None, 1), (5, Some(2 * MAX_ENTRY + 4), 0), (6, None, 1));
+    let read = |ms, added| Read { stream: key.clone(), after: Offset { ms, seq: 0 }, added, count: 9 };
+    let page = subject.backbone.read(&[read(4, Some(1))]).await.remove(0).unwrap();
+    assert_eq!((sizes(&page.entries), page.whole, page.added), (vec![large], true, Some(2)));
+    subject.backend.add_at(&key, Some(Offset { ms: 6, seq: 0 }), "after").await;
+    let reads = [read(0, None), read(5, Some(2)), read(3, None)];
+    let pages: Vec<_> = subject.backbone.read_live(&reads).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!((sizes(&pages[0].entries), pages[0].whole), (vec![before, large, after], true));
+    assert_eq!((sizes(&pages[1].entries), pages[1].whole, pages[1].added), (vec![after], true, Some(3)));
+    assert_eq!((sizes(&pages[2].entries), pages[2].whole), (vec![before, large, after], false));
+    for range in [
+        Range { before: None, after: None, limit: 2 },
+        Range { before: None, after: Some(Offset { ms: 4, seq: 0 }), limit: 2 },
+    ] {
+        let found = subject.backbone.history(&key, range).await.unwrap();
+        assert_eq!(sizes(&found), [large, after]);
+    }
+    assert_eq!(subject.backbone.tails(&[key]).await.remove(0).unwrap().last.ms, 6);
+}
+
+#[tokio::test]
+async fn a_socket_in_the_file_system_will_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("redis.sock");
+    let server = RedisServer::start(&["--unixsocket", path.to_str().unwrap()]).await.unwrap();
+    let (subject, _redis) = subject(&server, config(format!("unix://{}", path.display()))).await;
+    let (key, after) = (stream("by-file"), Offset::ZERO);
+    let added = subject.add(&key, 2).await;
+    let read = Read { stream: key, after, added: None, count: 9 };
+    assert_eq!(subject.backbone.read(&[read]).await.remove(0).unwrap().end, added[1]);
 }
 
 #[tokio::test]
@@ -276,6 +350,9 @@ async fn another_database_has_events_of_its_own() {
     command(&raw, &["SELECT", "3"]).await;
     subject.backend = Box::new(RawBackend(raw));
     super::contract::watched_streams_are_marked(&subject).await;
+    let (key, before) = (stream("watched-0"), Offset::ZERO);
+    let read = Read { stream: key, after: before, added: None, count: 9 };
+    assert!(!subject.backbone.read(&[read]).await.remove(0).unwrap().entries.is_empty());
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ fn held(ms: u64, attempts: u8) -> Held {
 
 fn entry(ms: u64, fields: &[(&'static str, &'static str)]) -> Work {
     let fields = fields.iter().map(|(name, value)| (Bytes::from(*name), Bytes::from(*value))).collect();
-    Work { entry: RawEntry { offset: at(ms), fields }, attempts: 0, again: false }
+    Work { entry: RawEntry::new(at(ms), fields), attempts: 0, again: false }
 }
 
 fn work(ms: u64) -> Work {
