@@ -112,15 +112,14 @@ impl Ingress {
                     tracing::error!(%error, "the reader of an ingress failed");
                 }
                 _ = tick.tick() => {
-                    let tenants = self.tenants.all();
                     known.retain(|id, (stop, reader)| {
-                        let stays = tenants.iter().any(|tenant| tenant.id == *id);
+                        let stays = self.tenants.get(id.as_str()).is_some();
                         if !stays {
                             stop.cancel();
                         }
                         stays && !reader.is_finished()
                     });
-                    for tenant in tenants {
+                    for tenant in self.tenants.all() {
                         known.entry(tenant.id.clone()).or_insert_with(|| {
                             let stop = drain.child_token();
                             let reader = Reader::new(self.clone(), tenant.id.clone(), stop.clone());
