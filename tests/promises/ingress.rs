@@ -232,7 +232,8 @@ async fn complete(backend: &mut Backend, count: usize) -> Result<()> {
     for channel in 0..CHANNELS {
         let log = backend.log("demo", &format!("room:{channel}")).await?;
         let got: Vec<_> = log.iter().map(|entry| entry.text("data")).collect();
-        let wanted: Vec<_> = (0..count).filter(|n| (channel + n) % 2 == 0).map(|n| n.to_string()).collect();
+        let wanted: Vec<_> =
+            (0..count).filter(|n| (channel + n).is_multiple_of(2)).map(|n| n.to_string()).collect();
         let once: HashSet<_> = got.iter().collect();
         ensure!(
             got == wanted,
