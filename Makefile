@@ -17,10 +17,10 @@ export TIDEGATE_NODE_MODULES := $(TIDEGATE_TOOLS)/clients/node_modules
 # Tools of ours come after the machine's own.
 export PATH := $(PATH):$(TIDEGATE_TOOLS)/bin
 
-.PHONY: help run test tools check fmt clippy docs deny rust clients openapi bench fuzz
+.PHONY: help run test tools check fmt clippy docs deny rust clients openapi bench fuzz plugins plugins-check
 
 help: ## lists the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## builds a node and runs it with the tenant demo, no Redis needed
 	$(CARGO) build --locked
@@ -62,3 +62,9 @@ bench: ## measures a release build against the budgets; ARGS=--help lists what i
 
 fuzz: ## lets every decoder meet invented input, a minute each; FUZZ_SECONDS and FUZZ_TARGETS change that
 	scripts/fuzz.sh
+
+plugins: ## builds the plugins in Rust and puts each beside its sources
+	scripts/build-plugins.sh
+
+plugins-check: ## the built plugins beside their sources are what these build
+	scripts/build-plugins.sh --check
