@@ -13,6 +13,7 @@ use crate::domain::{ChannelName, Cursor, CursorKey, Epoch, Generation, NodeId, O
 pub mod backoff;
 pub mod clock;
 pub mod embedded;
+pub mod kv;
 #[cfg(test)]
 pub(crate) mod overlay;
 pub mod redis;
@@ -144,6 +145,10 @@ pub trait Backbone: Send + Sync + 'static {
 
     /// Returns the value at `key`, or stores `value` there and returns it: for the cluster's secret.
     async fn get_or_set(&self, key: &str, value: &str) -> Result<String, BackboneError>;
+
+    /// Does something with a plugins' key-value store. Where an answer was lost a change may have been
+    /// made.
+    async fn kv(&self, store: &kv::KvStore, op: kv::KvOp) -> Result<kv::KvAnswer, BackboneError>;
 
     /// The backbone's clock, kept by a measured offset.
     fn clock(&self) -> clock::Clock;

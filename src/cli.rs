@@ -6,6 +6,7 @@ pub mod args;
 pub mod call;
 pub mod check_config;
 pub mod client;
+pub mod compile_plugin;
 pub mod dlq;
 pub mod drain;
 pub mod kick;
@@ -16,8 +17,8 @@ pub mod publish;
 pub mod token;
 
 pub use args::{
-    AdminArgs, CheckConfigArgs, Cli, ClientArgs, CodecArg, Command, DlqArgs, DrainArgs, KickArgs, NodeArgs,
-    PublishArgs, TokenArgs,
+    AdminArgs, CheckConfigArgs, Cli, ClientArgs, CodecArg, Command, CompilePluginArgs, DlqArgs, DrainArgs,
+    KickArgs, NodeArgs, PublishArgs, TokenArgs,
 };
 pub use load::load;
 

@@ -18,6 +18,7 @@ mod connections;
 mod demo;
 mod namespace;
 mod network;
+mod plugins;
 mod reader;
 mod sections;
 mod tenant;
@@ -26,6 +27,7 @@ mod values;
 pub use connections::{Places, TooFewFiles, places, raise_file_limit};
 pub use demo::{DEMO_API_KEY, DEMO_JWT_SECRET, DEMO_TENANT};
 pub use network::Network;
+pub use plugins::{FailurePolicies, MAX_PLUGIN_MEMORY, OnFailure, PluginsConfig, TenantPlugins};
 pub use reader::{ConfigErrors, Env, Problem};
 pub use tenant::{JwtConfig, JwtKey, KeyMaterial, TenantConfig};
 pub use values::{ApiKeyHash, HttpUrl, Origin, Origins, Secret, sha256};
@@ -45,6 +47,8 @@ pub struct Config {
     pub memory: MemoryConfig,
     /// How streams are looked after that nobody watches.
     pub retention: RetentionConfig,
+    /// How plugins run.
+    pub plugins: PluginsConfig,
     /// The operator's access.
     pub admin: AdminConfig,
     /// Logs, metrics and traces.
@@ -268,11 +272,12 @@ fn read(mut root: Section<'_>) -> Option<Config> {
     let cluster = sections::cluster(root.section("cluster"));
     let memory = sections::memory(root.section("memory"));
     let retention = sections::retention(root.section("retention"));
+    let plugins = plugins::plugins(root.section("plugins"));
     let telemetry = sections::telemetry(root.section("telemetry"));
     let limits = sections::limits(root.section("limits"), &Limits::default());
     let tenants = tenant::tenants(&mut root, &limits);
     let (node, backbone) = (node?, backbone?);
-    Some(Config { node, backbone, cluster, memory, retention, admin, telemetry, limits, tenants })
+    Some(Config { node, backbone, cluster, memory, retention, plugins, admin, telemetry, limits, tenants })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod delivery;
 pub mod directory;
 pub mod domain;
 pub mod gateway;
+pub mod plugin;
 pub mod protocol;
 pub mod quota;
 pub mod router;

@@ -7,6 +7,9 @@ use tidegate::cli::{self, Cli, CliError, Command};
 
 fn main() -> ExitCode {
     let command = Cli::parse().into_command();
+    if let Command::CompilePlugin(args) = command {
+        return cli::compile_plugin::run(args);
+    }
     // One TLS provider for whatever speaks TLS here. Only a second install would be refused.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match run(command) {
@@ -32,5 +35,7 @@ fn run(command: Command) -> Result<(), CliError> {
         }
         Command::Kick(args) => cli::run_async(cli::kick::run(args)),
         Command::Drain(args) => cli::run_async(cli::drain::run(args)),
+        // `main` has run it: it has exit codes of its own.
+        Command::CompilePlugin(_) => Ok(()),
     }
 }

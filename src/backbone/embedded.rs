@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::clock::Clock;
+use super::kv::{KvAnswer, KvOp, KvStore};
 use super::wake::DirtySet;
 use super::{
     Addition, Backbone, BackboneError, CursorWrite, DEDUPE_WINDOW, GIVEN_BACK, Group, Held, INGRESS_WINDOW,
@@ -27,6 +28,7 @@ use store::{Refused, Store};
 
 mod cursors;
 pub mod group;
+mod kv;
 mod leases;
 pub mod log;
 pub mod store;
@@ -45,6 +47,7 @@ pub struct Embedded {
     nodes: Mutex<HashMap<NodeId, NodeRecord>>,
     values: Mutex<BTreeMap<String, String>>,
     leases: Mutex<Leases>,
+    kv: Mutex<kv::Kv>,
     clock: Clock,
 }
 
@@ -67,6 +70,7 @@ impl Embedded {
             nodes: Mutex::default(),
             values: Mutex::default(),
             leases: Mutex::default(),
+            kv: Mutex::default(),
             clock: Clock::default(),
         })
     }
@@ -266,6 +270,10 @@ impl Backbone for Embedded {
     async fn get_or_set(&self, key: &str, value: &str) -> Result<String, BackboneError> {
         let mut values = self.values.lock().expect("no holder of this lock panics");
         Ok(values.entry(key.to_owned()).or_insert_with(|| value.to_owned()).clone())
+    }
+
+    async fn kv(&self, store: &KvStore, op: KvOp) -> Result<KvAnswer, BackboneError> {
+        Ok(self.kv.lock().expect("no holder of this lock panics").apply(store, op))
     }
 
     fn clock(&self) -> Clock {

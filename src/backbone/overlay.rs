@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use super::clock::Clock;
 use super::embedded::Embedded;
+use super::kv::{KvAnswer, KvOp, KvStore};
 use super::{
     Addition, Backbone, BackboneError, CursorWrite, Group, Held, Page, Range, Read, Stored, Tail, Take, Trim,
     Work,
@@ -123,6 +124,10 @@ pub trait Overlay: Send + Sync + 'static {
 
     async fn get_or_set(&self, key: &str, value: &str) -> Result<String, BackboneError> {
         self.under().get_or_set(key, value).await
+    }
+
+    async fn kv(&self, store: &KvStore, op: KvOp) -> Result<KvAnswer, BackboneError> {
+        self.under().kv(store, op).await
     }
 
     fn clock(&self) -> Clock {
@@ -244,6 +249,10 @@ impl<T: Overlay> Backbone for T {
 
     async fn get_or_set(&self, key: &str, value: &str) -> Result<String, BackboneError> {
         Overlay::get_or_set(self, key, value).await
+    }
+
+    async fn kv(&self, store: &KvStore, op: KvOp) -> Result<KvAnswer, BackboneError> {
+        Overlay::kv(self, store, op).await
     }
 
     fn clock(&self) -> Clock {

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::clock::Clock;
+use super::kv::{KvAnswer, KvOp, KvStore};
 use super::wake::DirtySet;
 use super::{
     Addition, Backbone, BackboneError, CursorWrite, Group, Held, Page, Range, Read, Stored, Tail, Take, Trim,
@@ -26,6 +27,7 @@ mod cursors;
 mod epoch;
 mod errors;
 mod groups;
+mod kv;
 mod notify;
 mod reader;
 mod reads;
@@ -243,6 +245,10 @@ impl Backbone for RedisBackbone {
 
     async fn get_or_set(&self, key: &str, value: &str) -> Result<String, BackboneError> {
         writes::get_or_set(&self.link, key, value).await
+    }
+
+    async fn kv(&self, store: &KvStore, op: KvOp) -> Result<KvAnswer, BackboneError> {
+        kv::apply(&self.link, store, op).await
     }
 
     fn clock(&self) -> Clock {

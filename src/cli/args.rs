@@ -75,6 +75,26 @@ pub enum Command {
     /// Send a node's clients elsewhere and end it, as SIGTERM does.
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(DrainArgs),
+    /// Compile a plugin, as a node has a process of its own do.
+    #[command(hide = true)]
+    CompilePlugin(CompilePluginArgs),
+}
+
+/// `tidegate compile-plugin`: for nodes to call, not for people.
+#[derive(Debug, Clone, Args)]
+pub struct CompilePluginArgs {
+    /// The component.
+    #[arg(long)]
+    pub input: PathBuf,
+    /// Where machine code goes.
+    #[arg(long)]
+    pub output: PathBuf,
+    /// Memory that it may take.
+    #[arg(long)]
+    pub memory_bytes: u64,
+    /// Seconds of a processor that it may take.
+    #[arg(long)]
+    pub seconds: u64,
 }
 
 const DEV_EXAMPLES: &str = "\

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::domain::{EventKind, EventRules, NamespaceRules, OnSlow, PublishRight, StreamRetention, TenantId};
 
 use super::Config;
+use super::plugins::TenantPlugins;
 use super::tenant::{JwtConfig, JwtKey, KeyMaterial, TenantConfig};
 use super::values::{ApiKeyHash, Origins, Secret};
 
@@ -42,6 +43,7 @@ impl Config {
             },
             limits: self.limits.clone(),
             streams: StreamRetention::default(),
+            plugins: TenantPlugins::default(),
             namespaces: vec![
                 NamespaceRules::log("room"),
                 NamespaceRules::personal(),

@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use crate::domain::{EventFormat, EventRules, Limits, NamespaceRules, Retention, StreamRetention, TenantId};
 
 use super::namespace::{YEAR_MS, namespaces};
+use super::plugins::{TenantPlugins, tenant_plugins};
 use super::reader::Section;
 use super::sections::limits;
 use super::values::{ApiKeyHash, Origin, Origins, Secret};
@@ -32,6 +33,8 @@ pub struct TenantConfig {
     pub limits: Limits,
     /// How long and how much its streams beside the channels keep.
     pub streams: StreamRetention,
+    /// What its plugins may take, and what happens when they fail.
+    pub plugins: TenantPlugins,
     /// Its namespaces, `user` and `session` among them.
     pub namespaces: Vec<NamespaceRules>,
 }
@@ -112,6 +115,7 @@ fn tenant(mut section: Section<'_>, base: &Limits) -> TenantConfig {
         events: events(section.section("events")),
         limits: limits(section.section("limits"), base),
         streams: streams(section.section("streams")),
+        plugins: tenant_plugins(section.section("plugins")),
         namespaces: namespaces(&mut section),
     }
 }

@@ -77,8 +77,9 @@ fn what_the_sample_shows_commented_out_parses() {
 /// An unknown setting is answered with those there are: so each of them can be looked for in the sample.
 #[test]
 fn the_sample_shows_every_setting() {
-    let sections = "node backbone.embedded backbone.redis cluster memory retention admin telemetry limits tenants.acme \
-        tenants.acme.events tenants.acme.streams tenants.acme.jwt tenants.acme.namespaces.room";
+    let sections = "node backbone.embedded backbone.redis cluster memory retention plugins admin telemetry limits tenants.acme \
+        tenants.acme.events tenants.acme.streams tenants.acme.plugins \
+        tenants.acme.plugins.on_failure tenants.acme.jwt tenants.acme.namespaces.room";
     let keys = "[[tenants.acme.jwt.keys]]\nzz = 1\n".to_owned();
     let document = sections
         .split_whitespace()

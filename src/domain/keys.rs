@@ -27,6 +27,11 @@ pub fn ingress_lease(tenant: &TenantId) -> String {
     format!("tg:sys:lease:in:{tenant}")
 }
 
+/// Key of a tenant's key-value store for plugins: a hash.
+pub fn kv_key(tenant: &TenantId) -> String {
+    format!("tg:{tenant}:kv:default")
+}
+
 /// What a stream is to its tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StreamRole {

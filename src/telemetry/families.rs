@@ -118,6 +118,23 @@ impl Points {
         });
     }
 
+    fn plugin_calls(&mut self, shared: &Shared) {
+        shared.each_tenant(|tenant, values| {
+            for (hook, outcomes) in values.plugin_calls.iter() {
+                for (outcome, count) in outcomes.iter() {
+                    self.push(&[("tenant", tenant), ("hook", hook), ("outcome", outcome)], count.value());
+                }
+            }
+        });
+    }
+
+    fn plugin_busy(&mut self, shared: &Shared) {
+        shared.each_tenant(|tenant, values| {
+            let seconds = values.plugin_busy_nanos.get() as f64 / 1e9;
+            self.push(&[("tenant", tenant)], Value::FloatCounter(seconds));
+        });
+    }
+
     /// Nothing where the system does not tell.
     fn some(&mut self, value: Option<Value>) {
         if let Some(value) = value {
@@ -196,6 +213,20 @@ families! {
         |m, out| out.tenants(m, |t| &t.ingress_delay);
     Gauge "ingress_lag_seconds" "How long the ingress entry has waited whose targets do not take it"
         |m, out| out.tenants(m, |t| &t.ingress_lag);
+    Counter "plugin_calls" "Calls of plugins, by hook and what came of them"
+        |m, out| out.plugin_calls(m);
+    FloatCounter "plugin_busy_seconds" "Time that worker threads spent on the tenant's plugins"
+        |m, out| out.plugin_busy(m);
+    Gauge "plugin_waiting" "Calls of plugins that wait for a worker"
+        |m, out| out.tenants(m, |t| &t.plugin_waiting);
+    Counter "plugin_cut_offs" "Times a plugin was cut off because it failed too often"
+        |m, out| out.tenants(m, |t| &t.plugin_cut_offs);
+    Counter "plugin_log_lines" "Lines for the log of the tenant's plugins"
+        |m, out| out.tenants_labelled(m, "outcome", |t| &t.plugin_log_lines);
+    Gauge "plugin_instances" "Instances of plugins, idle ones included"
+        |m, out| out.one(&m.node.plugin_instances);
+    Counter "plugin_instances_made" "Instances of plugins made"
+        |m, out| out.one(&m.node.plugin_instances_made);
     Counter "feed_read_entries" "Entries the feed read"
         |m, out| out.one(&m.node.feed_read_entries);
     Counter "feed_reads" "Streams the feed read"
@@ -301,7 +332,7 @@ mod tests {
     fn no_label_is_unbounded() {
         let metrics = Metrics::default();
         metrics.tenant(&TenantId::parse("acme").unwrap());
-        let allowed = ["tenant", "transport", "reason", "outcome", "via", "kind", "version"];
+        let allowed = ["tenant", "transport", "reason", "outcome", "via", "kind", "version", "hook"];
         for point in FAMILIES.iter().flat_map(|family| metrics.read(family)) {
             assert!(point.labels.iter().all(|(label, _)| allowed.contains(label)), "{point:?}");
         }

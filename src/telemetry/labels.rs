@@ -192,6 +192,56 @@ labels! {
         Failed = "failed",
     }
 
+    /// Where plugins are asked.
+    PluginHook {
+        /// A client connects or refreshes its token.
+        Authenticate = "authenticate",
+        /// A client subscribes.
+        OnSubscribe = "on_subscribe",
+        /// A client publishes.
+        OnPublish = "on_publish",
+        /// An ingress entry.
+        Route = "route",
+        /// Before fan-out, once a message.
+        OnDeliver = "on_deliver",
+        /// Before fan-out, once a message and class.
+        OnDeliverClass = "on_deliver_class",
+        /// Before fan-out, once a message and session.
+        OnDeliverSession = "on_deliver_session",
+        /// A session came or went.
+        OnSession = "on_session",
+    }
+
+    /// What came of a call of a plugin.
+    PluginOutcome {
+        /// An answer that is no refusal.
+        Answered = "answered",
+        /// A refusal of the plugin's own.
+        Refused = "refused",
+        /// It trapped.
+        Trap = "trap",
+        /// It took too long.
+        Timeout = "timeout",
+        /// It wanted more memory than it may have.
+        OutOfMemory = "out_of_memory",
+        /// Its answer is not as it has to be.
+        BadAnswer = "bad_answer",
+        /// It was not called: too many calls wait or run.
+        Overloaded = "overloaded",
+        /// It was not called: it has failed too often.
+        CutOff = "cut_off",
+        /// It was not called: it is gone, or could not be instantiated.
+        Unavailable = "unavailable",
+    }
+
+    /// What became of a line for a tenant's plugin log.
+    PluginLogLine {
+        /// It is there.
+        Kept = "kept",
+        /// Too many came.
+        Dropped = "dropped",
+    }
+
     /// Kinds of backbone errors.
     BackboneFault {
         /// No connection, or it was lost while waiting.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
 use super::labels::{
-    BackboneFault, CursorWriteOutcome, DeadLetterOutcome, Gap, PublishOutcome, Refusal, Resume, Skip,
-    Transport, Via,
+    BackboneFault, CursorWriteOutcome, DeadLetterOutcome, Gap, PluginHook, PluginLogLine, PluginOutcome,
+    PublishOutcome, Refusal, Resume, Skip, Transport, Via,
 };
 use super::values::{Counter, Gauge, Histogram, Labelled};
 use super::{exposition, families};
@@ -145,6 +145,16 @@ pub struct TenantMetrics {
     pub ingress_delay: Histogram,
     /// Seconds that the ingress entry has waited whose targets do not take it; 0 when none waits.
     pub ingress_lag: Gauge,
+    /// Calls of plugins, by what came of them.
+    pub plugin_calls: Labelled<PluginHook, Labelled<PluginOutcome, Counter>>,
+    /// Nanoseconds that worker threads spent on the tenant's plugins.
+    pub plugin_busy_nanos: Counter,
+    /// Calls of plugins that wait for a worker.
+    pub plugin_waiting: Gauge,
+    /// Times a plugin was cut off because it failed too often.
+    pub plugin_cut_offs: Counter,
+    /// Lines for the log of the tenant's plugins.
+    pub plugin_log_lines: Labelled<PluginLogLine, Counter>,
 }
 
 impl Default for TenantMetrics {
@@ -176,6 +186,11 @@ impl Default for TenantMetrics {
             ingress_entries: Counter::default(),
             ingress_delay: Histogram::new(DELAY_BOUNDS),
             ingress_lag: Gauge::default(),
+            plugin_calls: Labelled::default(),
+            plugin_busy_nanos: Counter::default(),
+            plugin_waiting: Gauge::default(),
+            plugin_cut_offs: Counter::default(),
+            plugin_log_lines: Labelled::default(),
         }
     }
 }
@@ -227,6 +242,10 @@ pub struct NodeMetrics {
     pub janitor_removed_streams: Counter,
     /// How long a pass over all streams takes.
     pub janitor_pass_duration: Histogram,
+    /// Instances of plugins, idle ones included.
+    pub plugin_instances: Gauge,
+    /// Instances of plugins that were made.
+    pub plugin_instances_made: Counter,
 }
 
 impl Default for NodeMetrics {
@@ -254,6 +273,8 @@ impl Default for NodeMetrics {
             janitor_trimmed_entries: Counter::default(),
             janitor_removed_streams: Counter::default(),
             janitor_pass_duration: Histogram::new(PASS_BOUNDS),
+            plugin_instances: Gauge::default(),
+            plugin_instances_made: Counter::default(),
         }
     }
 }

@@ -73,6 +73,12 @@ scripts! {
     REMOVE_EMPTY = "remove_empty";
     /// Trims a stream by its memory.
     TRIM_BYTES = "trim_bytes";
+    /// Sets a key of a key-value store.
+    KV_SET = "kv_set";
+    /// Removes a key of a key-value store.
+    KV_DELETE = "kv_delete";
+    /// Adds to a number of a key-value store.
+    KV_INCREMENT = "kv_increment";
 }
 
 /// Loads every script: sent at each connect, since a restart forgets them, and again when the server

@@ -1,0 +1,59 @@
+//! The plugins' key-value stores: one hash each, whose field without a name holds how many bytes it has.
+
+use redis::Value;
+
+use super::connection::Link;
+use super::scripts::{KV_DELETE, KV_INCREMENT, KV_SET};
+use super::{errors, values};
+use crate::backbone::BackboneError;
+use crate::backbone::kv::{KvAnswer, KvOp, KvStore};
+
+/// Keys that the server looks at for one answer.
+const LISTED: usize = 100;
+
+/// Does one thing. The scripts answer an array: a word, and what belongs to it.
+pub(super) async fn apply(link: &Link, store: &KvStore, op: KvOp) -> Result<KvAnswer, BackboneError> {
+    let mut pipe = redis::pipe();
+    let quotas = [store.max_keys, store.max_bytes];
+    match &op {
+        KvOp::Get(key) => pipe.cmd("HGET").arg(&*store.key).arg(&**key),
+        KvOp::Set(key, value) => {
+            pipe.add_command(KV_SET.call(&store.key)).arg(&**key).arg(value.as_ref()).arg(&quotas)
+        }
+        KvOp::Delete(key) => pipe.add_command(KV_DELETE.call(&store.key)).arg(&**key),
+        KvOp::Increment(key, delta) => {
+            pipe.add_command(KV_INCREMENT.call(&store.key)).arg(&**key).arg(*delta).arg(&quotas)
+        }
+        KvOp::Keys(cursor) => {
+            pipe.cmd("HSCAN").arg(&*store.key).arg(*cursor).arg("COUNT").arg(LISTED)
+        }
+    };
+    let answer = link.run_scripts(&pipe).await?.pop().unwrap_or_default();
+    match op {
+        KvOp::Get(_) => match errors::checked(answer)? {
+            Value::Nil => Ok(KvAnswer::Value(None)),
+            Value::BulkString(value) => Ok(KvAnswer::Value(Some(value.into()))),
+            _ => Err(errors::unexpected("HGET")),
+        },
+        KvOp::Keys(_) => keys(answer),
+        KvOp::Set(..) | KvOp::Delete(_) | KvOp::Increment(..) => changed(&values::text(answer)?),
+    }
+}
+
+fn changed(word: &str) -> Result<KvAnswer, BackboneError> {
+    match word {
+        "done" => Ok(KvAnswer::Done),
+        "quota" => Ok(KvAnswer::OverQuota),
+        "number" => Ok(KvAnswer::NotANumber),
+        sum => sum.parse().map(KvAnswer::Sum).map_err(|_| errors::unexpected("a change of a key-value store")),
+    }
+}
+
+fn keys(answer: Value) -> Result<KvAnswer, BackboneError> {
+    let mut parts = values::array(answer, "HSCAN")?.into_iter();
+    let cursor = values::text(parts.next().unwrap_or_default())?;
+    let cursor = cursor.parse().map_err(|_| errors::unexpected("HSCAN"))?;
+    let found = values::pairs(parts.next().unwrap_or_default(), "HSCAN")?;
+    let names = found.into_iter().filter_map(|(name, _)| values::text(name).ok());
+    Ok(KvAnswer::Keys(names.filter(|name| !name.is_empty()).collect(), cursor))
+}

@@ -1,0 +1,120 @@
+//! What an instance's host functions know.
+
+use std::sync::Arc;
+
+use wasmtime::ResourceLimiter;
+
+use super::super::engine::{CORE_INSTANCES, MEMORIES, TABLE_ELEMENTS, TABLES};
+use super::super::facts::Facts;
+use super::super::log::{Level, TenantLog};
+use crate::backbone::Backbone;
+use crate::backbone::kv::KvStore;
+use crate::domain::{Offset, TenantId};
+
+/// What all instances of one tenant's plugin share.
+pub(in crate::plugin) struct Environment {
+    pub(in crate::plugin) tenant: TenantId,
+    /// The plugin's name, for its log lines.
+    pub(in crate::plugin) name: Arc<str>,
+    /// The hash of its bytes.
+    pub(in crate::plugin) version: Arc<str>,
+    pub(in crate::plugin) settings: Vec<(String, String)>,
+    pub(in crate::plugin) log: Arc<TenantLog>,
+    pub(in crate::plugin) backbone: Arc<dyn Backbone>,
+    pub(in crate::plugin) kv: KvStore,
+    pub(in crate::plugin) kv_value_bytes: usize,
+    pub(in crate::plugin) memory_bytes: usize,
+}
+
+/// What is known of the call that is under way.
+#[derive(Debug, Default)]
+pub(in crate::plugin) struct CallContext {
+    pub(in crate::plugin) facts: Facts,
+    /// The message's offset, in a pure call.
+    pub(in crate::plugin) at: Option<Offset>,
+    /// Random numbers that a pure call has had.
+    pub(in crate::plugin) drawn: u64,
+}
+
+/// An instance's side of the host.
+pub(in crate::plugin) struct HostState {
+    pub(in crate::plugin) environment: Arc<Environment>,
+    pub(in crate::plugin) call: CallContext,
+    pub(in crate::plugin) limiter: Limiter,
+    /// Times that the guest may still make room for others until its deadline, where it does.
+    pub(in crate::plugin) yields: u64,
+}
+
+impl HostState {
+    pub(in crate::plugin) fn new(environment: Arc<Environment>) -> Self {
+        let limiter = Limiter { most: environment.memory_bytes, ..Limiter::default() };
+        Self { environment, call: CallContext::default(), limiter, yields: 0 }
+    }
+
+    pub(in crate::plugin) fn now_ms(&self) -> u64 {
+        self.call.at.map_or_else(|| self.environment.backbone.clock().now_ms(), |at| at.ms)
+    }
+
+    pub(super) fn log(&self, level: Level, context: &str, message: &str) {
+        let Environment { log, name, backbone, .. } = &*self.environment;
+        log.add(backbone.clock().now_ms(), name, level, context, message);
+    }
+}
+
+/// Holds all memories of an instance together below its limit, and remembers that it refused.
+#[derive(Debug, Default)]
+pub(in crate::plugin) struct Limiter {
+    most: usize,
+    bytes: usize,
+    /// More memory was refused since this was last looked at.
+    pub(in crate::plugin) refused: bool,
+}
+
+impl Limiter {
+    /// Bytes of all memories.
+    pub(in crate::plugin) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let bytes = self.bytes.saturating_add(desired.saturating_sub(current));
+        // Beyond its own maximum a guest knows to stop; that is no fault of the limit.
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        if bytes > self.most {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.bytes = bytes;
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS)
+    }
+
+    fn instances(&self) -> usize {
+        CORE_INSTANCES
+    }
+
+    fn tables(&self) -> usize {
+        TABLES
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES
+    }
+}

@@ -1,0 +1,335 @@
+//! One worker: its instances, and what it has under way.
+
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use futures_util::FutureExt as _;
+
+use super::job::{Ask, Batch, Job, Step, Trial};
+use super::Shared;
+use crate::plugin::engine::{Running as Ticking, Wakeful};
+use crate::plugin::host::Plugin;
+use crate::plugin::imports::Way;
+use crate::plugin::instance::Instance;
+use crate::plugin::outcome::Failure;
+use crate::plugin::prepare::Tried;
+
+/// Free calls that one worker has under way.
+const IN_FLIGHT: usize = 64;
+/// How long a call may wait for its turn.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Whose instances, and how they are linked.
+type Key = (u64, Way);
+
+pub(super) struct Bench<'w> {
+    shared: &'w Arc<Shared>,
+    wakeful: Wakeful,
+    /// Held while guests run or may go on running.
+    ticking: Option<Ticking>,
+    idle: HashMap<Key, Vec<Idle>>,
+    running: FuturesUnordered<Pin<Box<dyn Future<Output = Done>>>>,
+    /// Instances here, idle and busy.
+    count: usize,
+    most: usize,
+    swept: u64,
+}
+
+struct Idle {
+    plugin: Arc<Plugin>,
+    instance: Instance,
+    since: Instant,
+}
+
+/// A free call that is over.
+struct Done {
+    plugin: Arc<Plugin>,
+    instance: Option<Instance>,
+    nanos: u64,
+}
+
+impl<'w> Bench<'w> {
+    pub(super) fn new(shared: &'w Arc<Shared>, wakeful: Wakeful, most: usize) -> Self {
+        let (idle, running) = Default::default();
+        Self { shared, wakeful, ticking: None, idle, running, count: 0, most, swept: 0 }
+    }
+
+    /// Works until the workers are stopped.
+    pub(super) async fn run(mut self) {
+        while !self.shared.stopping.load(Ordering::SeqCst) {
+            self.sweep();
+            let room = self.running.len() < IN_FLIGHT;
+            let wake = self.shared.wake.notified();
+            match if room { self.shared.pop() } else { None } {
+                Some(job) => self.begin(job),
+                None if self.running.is_empty() => {
+                    self.ticking = None;
+                    wake.await;
+                }
+                None => {
+                    tokio::select! {
+                        biased;
+                        Some(done) = self.running.next() => self.finish(done),
+                        () = wake, if room => {}
+                    }
+                }
+            }
+            // Calls under way have their turn after each job, and so have timers.
+            while let Some(Some(done)) = self.running.next().now_or_never() {
+                self.finish(done);
+            }
+            tokio::task::yield_now().await;
+        }
+        let instances = i64::try_from(self.count).unwrap_or(i64::MAX);
+        self.shared.metrics.node().plugin_instances.add(-instances);
+    }
+
+    fn begin(&mut self, job: Job) {
+        if self.ticking.is_none() {
+            self.ticking = Some(self.wakeful.run());
+        }
+        let plugin = Arc::clone(job.plugin());
+        if plugin.is_retired() {
+            job.fail(Failure::Unavailable);
+            return self.shared.done(&plugin, 0, None);
+        }
+        match job {
+            Job::Call(plugin, call) => self.begin_call(plugin, call),
+            Job::Batch(batch) => self.run_batch(batch),
+            Job::Trial(trial) => self.begin_trial(trial),
+        }
+    }
+
+    fn begin_call(&mut self, plugin: Arc<Plugin>, call: Box<dyn Ask>) {
+        let refused = if call.is_moot() || call.since().elapsed() > PATIENCE {
+            Some(Failure::Overloaded)
+        } else if !plugin.lets_through() {
+            Some(Failure::CutOff)
+        } else {
+            None
+        };
+        if let Some(failure) = refused {
+            call.fail(&plugin, failure);
+            return self.shared.done(&plugin, 0, None);
+        }
+        let idle = self.take((plugin.key, Way::Free));
+        if idle.is_none() && !self.make_room() {
+            call.fail(&plugin, Failure::Overloaded);
+            return self.shared.done(&plugin, 0, None);
+        }
+        self.running.push(Box::pin(timed(plugin, move |plugin| async move {
+            let instance = match idle {
+                Some(instance) => Ok(instance),
+                None => {
+                    let deadline = plugin.start_deadline();
+                    Instance::start_free(&plugin.prepared.blueprint, &plugin.environment, deadline).await
+                }
+            };
+            match instance {
+                Ok(instance) => call.run(plugin, instance).await,
+                Err(failure) => {
+                    call.fail(&plugin, failure);
+                    None
+                }
+            }
+        })));
+    }
+
+    fn begin_trial(&mut self, trial: Trial) {
+        if !self.make_room() {
+            let plugin = Arc::clone(&trial.plugin);
+            Job::Trial(trial).fail(Failure::Overloaded);
+            return self.shared.done(&plugin, 0, None);
+        }
+        let Trial { plugin, reply } = trial;
+        self.running.push(Box::pin(timed(plugin, move |plugin| async move {
+            let deadline = plugin.start_deadline();
+            let began = Instant::now();
+            let started =
+                Instance::start_free(&plugin.prepared.blueprint, &plugin.environment, deadline).await;
+            let tried = started.map(|mut instance| Tried {
+                misfit: plugin.prepared.hooks.iter().find(|hook| !instance.fits(*hook)),
+                memory_bytes: instance.memory_bytes(),
+                start: began.elapsed(),
+            });
+            // Whoever waited is gone.
+            let _ = reply.send(tried);
+            None
+        })));
+    }
+
+    /// Runs a slice of a batch.
+    fn run_batch(&mut self, mut batch: Batch) {
+        let (plugin, began) = (Arc::clone(&batch.plugin), Instant::now());
+        let key = (plugin.key, Way::Pure);
+        let rest = loop {
+            if batch.is_moot() {
+                break None;
+            }
+            let mut instance = match self.take_pure(key, &plugin) {
+                Ok(instance) => instance,
+                Err(failure) => {
+                    if failure.is_plugins() {
+                        // Each start may cost its whole deadline: one for each message, as traps do.
+                        batch.fail_next(failure);
+                    } else {
+                        batch.fail_rest(failure);
+                        break None;
+                    }
+                    if batch.items.len() == 0 {
+                        batch.answer();
+                        break None;
+                    }
+                    if plugin.is_cut_off() {
+                        batch.fail_rest(Failure::CutOff);
+                        break None;
+                    }
+                    break Some(Job::Batch(batch));
+                }
+            };
+            match batch.step(&mut instance, began) {
+                Step::Done => {
+                    self.put_pure(key, &plugin, instance, batch.answers.last());
+                    batch.answer();
+                    break None;
+                }
+                Step::Later => {
+                    self.put_pure(key, &plugin, instance, None);
+                    break Some(Job::Batch(batch));
+                }
+                Step::Fresh => {
+                    self.drop_one();
+                    drop(instance);
+                    break Some(Job::Batch(batch));
+                }
+            }
+        };
+        self.shared.done(&plugin, nanos(began.elapsed()), rest);
+    }
+
+    fn take_pure(&mut self, key: Key, plugin: &Arc<Plugin>) -> Result<Instance, Failure> {
+        if let Some(instance) = self.take(key) {
+            return Ok(instance);
+        }
+        if !self.make_room() {
+            return Err(Failure::Overloaded);
+        }
+        let deadline = plugin.start_deadline();
+        let started = Instance::start_pure(&plugin.prepared.blueprint, &plugin.environment, deadline);
+        if started.is_err() {
+            self.drop_one();
+        }
+        started
+    }
+
+    /// Keeps an instance after a batch, unless its last call has spoiled it.
+    fn put_pure<T>(
+        &mut self,
+        key: Key,
+        plugin: &Arc<Plugin>,
+        instance: Instance,
+        last: Option<&Result<T, Failure>>,
+    ) {
+        let spoiled = last.is_some_and(|last| !crate::plugin::instance::is_reusable(last));
+        if spoiled || instance.calls() >= plugin.limits.instance_calls {
+            self.drop_one();
+        } else {
+            self.put(key, Arc::clone(plugin), instance);
+        }
+    }
+
+    fn finish(&mut self, done: Done) {
+        let Done { plugin, instance, nanos } = done;
+        match instance {
+            Some(instance)
+                if instance.calls() < plugin.limits.instance_calls && !plugin.is_retired() =>
+            {
+                self.put((plugin.key, Way::Free), Arc::clone(&plugin), instance);
+            }
+            _ => self.drop_one(),
+        }
+        self.shared.done(&plugin, nanos, None);
+    }
+
+    fn take(&mut self, key: Key) -> Option<Instance> {
+        Some(self.idle.get_mut(&key)?.pop()?.instance)
+    }
+
+    fn put(&mut self, key: Key, plugin: Arc<Plugin>, instance: Instance) {
+        self.idle.entry(key).or_default().push(Idle { plugin, instance, since: Instant::now() });
+    }
+
+    /// Counts one instance more; the one that was idle for longest goes if there are too many.
+    fn make_room(&mut self) -> bool {
+        if self.count >= self.most && !self.drop_oldest() {
+            return false;
+        }
+        self.count += 1;
+        let node = self.shared.metrics.node();
+        node.plugin_instances.inc();
+        node.plugin_instances_made.inc();
+        true
+    }
+
+    fn drop_oldest(&mut self) -> bool {
+        // The first of a list is the one that was put there first.
+        let oldest = self.idle.iter().filter_map(|(key, idle)| Some((idle.first()?.since, *key))).min_by_key(
+            |(since, _)| *since,
+        );
+        let Some((_, key)) = oldest else { return false };
+        let idle = self.idle.get_mut(&key).expect("it was just found there");
+        idle.remove(0);
+        if idle.is_empty() {
+            self.idle.remove(&key);
+        }
+        self.drop_one();
+        true
+    }
+
+    fn drop_one(&mut self) {
+        self.count -= 1;
+        self.shared.metrics.node().plugin_instances.dec();
+    }
+
+    /// Drops instances of plugins that were retired.
+    fn sweep(&mut self) {
+        let retired = self.shared.retired.load(Ordering::SeqCst);
+        if retired == self.swept {
+            return;
+        }
+        self.swept = retired;
+        let before: usize = self.idle.values().map(Vec::len).sum();
+        self.idle.retain(|_, idle| {
+            idle.retain(|idle| !idle.plugin.is_retired());
+            !idle.is_empty()
+        });
+        let after: usize = self.idle.values().map(Vec::len).sum();
+        (after..before).for_each(|_| self.drop_one());
+    }
+}
+
+/// Runs a call and counts how long it was at it, not how long it waited.
+async fn timed<F>(plugin: Arc<Plugin>, call: impl FnOnce(Arc<Plugin>) -> F) -> Done
+where
+    F: Future<Output = Option<Instance>>,
+{
+    let mut spent = Duration::ZERO;
+    let mut call = std::pin::pin!(call(Arc::clone(&plugin)));
+    let instance = poll_fn(|context| {
+        let began = Instant::now();
+        let polled = call.as_mut().poll(context);
+        spent += began.elapsed();
+        polled
+    })
+    .await;
+    Done { plugin, instance, nanos: nanos(spent) }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
