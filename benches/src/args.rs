@@ -75,6 +75,8 @@ pub enum Part {
     Codec,
     /// A hundred thousand channels that nobody reads, and delivery while they are cleared away.
     Retention,
+    /// Calls of plugins, new instances and their memory.
+    Plugins,
 }
 
 impl RunArgs {

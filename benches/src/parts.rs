@@ -13,6 +13,7 @@ use crate::report::Report;
 mod calm;
 mod codec;
 mod memory;
+mod plugins;
 mod pressure;
 mod reconnect;
 mod retention;
@@ -26,7 +27,7 @@ type Measure = fn(&RunArgs, &mut Report) -> Result<()>;
 pub fn run(args: &RunArgs) -> Result<()> {
     rlimit::increase_nofile_limit(u64::MAX)?;
     let mut report = Report::default();
-    let parts: [(Part, Measure); 8] = [
+    let parts: [(Part, Measure); 9] = [
         (Part::Memory, memory::run),
         (Part::Calm, calm::run),
         (Part::Pressure, pressure::run),
@@ -35,6 +36,7 @@ pub fn run(args: &RunArgs) -> Result<()> {
         (Part::Reconnect, reconnect::run),
         (Part::Codec, codec::run),
         (Part::Retention, retention::run),
+        (Part::Plugins, plugins::run),
     ];
     for (part, measure) in parts {
         if args.wants(part) {

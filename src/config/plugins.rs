@@ -123,7 +123,11 @@ pub(super) fn plugins(mut section: Section<'_>) -> PluginsConfig {
         workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
         instances: section.number("instances", 512, 8..=10_000),
         folder: section.name("folder").map(|folder| section.context().folder.join(folder)),
-        compile_timeout: Duration::from_millis(section.number("compile_timeout_ms", 120_000, 1_000..=3_600_000)),
+        compile_timeout: Duration::from_millis(section.number(
+            "compile_timeout_ms",
+            120_000,
+            1_000..=3_600_000,
+        )),
         compile_memory: section.number("compile_memory_bytes", 2048 * MIB, 64 * MIB..=64 * 1024 * MIB),
     }
 }

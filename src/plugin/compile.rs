@@ -21,6 +21,7 @@ use wasmtime::component::Component;
 use super::inspect::Rejection;
 use super::prepare::{ContentHash, brief};
 use crate::config::PluginsConfig;
+use crate::telemetry::events;
 use folder::Folder;
 
 pub mod child;
@@ -121,8 +122,8 @@ impl Compiler {
         let component = load_component(&self.engine, Arc::clone(&code)).await?;
         let tag = self.tag(hash, &code);
         // What cannot be kept is compiled again.
-        if let Err(error) = self.folder.keep(&kept, &[tag.as_ref(), &code]).await {
-            tracing::warn!(%error, "machine code of a plugin cannot be kept");
+        if let Err(error) = self.folder.keep(&kept, &[tag.as_ref(), &code[..]]).await {
+            events::plugin_code_not_kept(&kept, &error);
         }
         Ok(component)
     }
@@ -132,7 +133,7 @@ impl Compiler {
         let Ok(file) = tokio::fs::read(kept).await else { return Ok(None) };
         let Some((tag, code)) = file.split_at_checked(TAG_BYTES) else { return Ok(None) };
         if hmac::verify(&self.key.0, &self.signed(hash, code), tag).is_err() {
-            tracing::warn!(file = %kept.display(), "machine code that is not this node's is made anew");
+            events::plugin_code_foreign(kept);
             return Ok(None);
         }
         load_component(&self.engine, code.into()).await.map(Some)
@@ -183,12 +184,15 @@ impl Compiler {
     fn why(&self, status: ExitStatus, report: &str) -> Rejection {
         use std::os::unix::process::ExitStatusExt as _;
         let memory = Rejection::CompileMemory((self.memory >> 20) as u64);
+        let short = ["memory allocation of", "allocate memory", "out of memory"];
+        if short.iter().any(|words| report.contains(words)) {
+            return memory;
+        }
         if status.code() == Some(child::REFUSED.into()) {
             return Rejection::DoesNotCompile(brief(report));
         }
         match status.signal() {
             Some(libc::SIGXCPU) => Rejection::CompileTime(self.timeout.as_secs()),
-            Some(libc::SIGABRT) if report.contains("memory allocation") => memory,
             // The system ends the dearest process first where memory is short.
             Some(libc::SIGKILL) => memory,
             Some(_) => Rejection::DoesNotCompile("the compiler cannot cope with it".into()),

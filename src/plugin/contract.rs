@@ -267,6 +267,7 @@ pub(super) enum ConfigError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ComponentType, Lift)]
 #[component(enum)]
 #[repr(u8)]
+#[allow(dead_code, reason = "guests make them")]
 pub(super) enum LogLevel {
     #[component(name = "trace")]
     Trace,
@@ -291,7 +292,7 @@ pub(super) struct Datetime {
 }
 
 /// `wasi:io/streams.stream-error`, of which only the closed stream is answered.
-#[derive(Debug, Clone, ComponentType, Lower)]
+#[derive(Debug, ComponentType, Lower)]
 #[component(variant)]
 #[allow(dead_code, reason = "the interface has these cases")]
 pub(super) enum StreamError {

@@ -135,7 +135,8 @@ impl Ticker {
     }
 
     pub(super) fn wakeful(&self) -> Wakeful {
-        let thread = self.thread.as_ref().expect("it is taken only when the ticker is dropped").thread().clone();
+        let thread =
+            self.thread.as_ref().expect("it is taken only when the ticker is dropped").thread().clone();
         Wakeful { shared: Arc::clone(&self.shared), thread }
     }
 }

@@ -6,12 +6,12 @@ use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Lift, Lower,
 
 use super::answers::{self, AnswerLimits};
 use super::contract::{
-    Credentials, Incoming, IngressEntry, Message, RawDeliverVerdict, RawIdentity, RawPublishVerdict, RawRefusal,
-    RawRouteVerdict, RawSubscribeVerdict, Recipient, SessionNews, SubscribeRequest,
+    Credentials, Incoming, IngressEntry, Message, RawDeliverVerdict, RawIdentity, RawPublishVerdict,
+    RawRefusal, RawRouteVerdict, RawSubscribeVerdict, Recipient, SessionNews, SubscribeRequest,
 };
 use super::outcome::BadAnswer;
-pub use crate::telemetry::PluginHook as Hook;
 use crate::telemetry::Label as _;
+pub use crate::telemetry::PluginHook as Hook;
 
 /// How often `on-deliver` is asked, as the plugin declares by the hook it exports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -175,7 +175,7 @@ impl Places {
     ) -> Result<Self, Hook> {
         let mut places = Self::default();
         for (hook, interface) in exports {
-            let instance = component.get_export_index(None, interface.as_ref());
+            let instance = component.get_export_index(None, &**interface);
             let function = instance.and_then(|at| component.get_export_index(Some(&at), hook.interface()));
             places.0[hook.index()] = Some(function.ok_or(*hook)?);
         }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use super::answers::{Admission, AnswerLimits, DeliverVerdict, PublishVerdict, RouteVerdict, SubscribeVerdict};
+use super::answers::{
+    Admission, AnswerLimits, DeliverVerdict, PublishVerdict, RouteVerdict, SubscribeVerdict,
+};
 use super::breaker::Breaker;
 use super::compile::{CompileCommand, Compiler, NodeKey};
 use super::contract::{
@@ -138,8 +140,12 @@ impl PluginHost {
     /// Makes a component ready: looks at it, compiles it or finds that done, links it and starts it once. The tenant
     /// is the one whose limits hold, and whose log has what starting says. Cancelling stops the compiler.
     pub async fn prepare(&self, bytes: Bytes, settings: &Settings) -> Result<Arc<Prepared>, Rejection> {
-        let inspected = inspect(&bytes, settings.limits.code_bytes)?;
-        let hash = ContentHash::of(&bytes);
+        let (whole, most) = (bytes.clone(), settings.limits.code_bytes);
+        // A pass over up to 64 MiB is no work for a thread that serves others.
+        let looked = tokio::task::spawn_blocking(move || {
+            inspect(&whole, most).map(|inspected| (inspected, ContentHash::of(&whole)))
+        });
+        let (inspected, hash) = looked.await.map_err(|error| Rejection::Node(error.to_string().into()))??;
         let code_bytes = bytes.len();
         let component = self.compiler.component(bytes, hash).await?;
         let mut prepared = Prepared::link(&component, inspected, hash, code_bytes)?;
@@ -157,9 +163,7 @@ impl PluginHost {
         self.workers.submit(Job::Trial(Trial { plugin, reply }));
         match answer.await.unwrap_or(Err(Failure::Unavailable)) {
             Ok(tried) => Ok(tried),
-            Err(failure) if failure.is_plugins() => {
-                Err(Rejection::DoesNotStart(failure.to_string().into()))
-            }
+            Err(failure) if failure.is_plugins() => Err(Rejection::DoesNotStart(failure.to_string().into())),
             Err(failure) => Err(Rejection::Node(failure.to_string().into())),
         }
     }
@@ -169,11 +173,7 @@ impl PluginHost {
         let Settings { tenant, name, settings, limits, answers } = settings;
         let metrics = self.services.metrics.tenant(&tenant);
         let environment = Environment {
-            kv: KvStore {
-                key: kv_key(&tenant).into(),
-                max_keys: limits.kv_keys,
-                max_bytes: limits.kv_bytes,
-            },
+            kv: KvStore { key: kv_key(&tenant).into(), max_keys: limits.kv_keys, max_bytes: limits.kv_bytes },
             log: self.log(&tenant, &limits),
             tenant,
             name,

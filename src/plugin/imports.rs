@@ -35,11 +35,7 @@ pub(super) enum Inert {}
 type Instance<'l> = LinkerInstance<'l, HostState>;
 
 /// A linker with what this component imports, and nothing else.
-pub(super) fn link(
-    engine: &Engine,
-    component: &Component,
-    way: Way,
-) -> wasmtime::Result<Linker<HostState>> {
+pub(super) fn link(engine: &Engine, component: &Component, way: Way) -> wasmtime::Result<Linker<HostState>> {
     let mut linker = Linker::new(engine);
     let ty = component.component_type();
     for (name, import) in ty.imports(engine) {

@@ -41,7 +41,9 @@ pub enum Rejection {
         limit: usize,
     },
     /// No WebAssembly.
-    #[error("this is no WebAssembly: it does not begin with \\0asm. Upload the .wasm file that the build made")]
+    #[error(
+        "this is no WebAssembly: it does not begin with \\0asm. Upload the .wasm file that the build made"
+    )]
     NotWasm,
     /// Text instead of binary.
     #[error("this is WebAssembly text: `wasm-tools parse plugin.wat -o plugin.wasm` makes the binary of it")]
@@ -104,7 +106,9 @@ pub enum Rejection {
         export: Box<str>,
     },
     /// It declares several scopes.
-    #[error("the component exports {0} and {1}: messages are shown to a plugin in one scope, so export one of them")]
+    #[error(
+        "the component exports {0} and {1}: messages are shown to a plugin in one scope, so export one of them"
+    )]
     Scopes(&'static str, &'static str),
     /// A hook's types are not those of the WIT.
     #[error("the hook `{hook}` has other types than tidegate:plugin@0.1 says: build it against that WIT")]

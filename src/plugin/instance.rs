@@ -10,7 +10,7 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 use super::answers::AnswerLimits;
 use super::engine::ticks;
 use super::hooks::{Functions, Hook, HookCall, Places};
-use super::imports::{CallContext, Environment, HostState, Way};
+use super::imports::{CallContext, Environment, HostState};
 use super::outcome::Failure;
 use std::sync::Arc;
 use std::time::Duration;

@@ -204,6 +204,6 @@ mod tests {
         });
         tokio::task::yield_now().await;
         log.add(0, &"p".into(), Level::Info, "a", "b");
-        assert_eq!(follower.await.unwrap().0[0].context, "a".into());
+        assert_eq!(&*follower.await.unwrap().0[0].context, "a");
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Workers {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     /// Kept until the workers are gone.
-    _ticker: Ticker,
+    ticker: Ticker,
 }
 
 struct Shared {
@@ -57,9 +57,9 @@ impl Workers {
             retired: AtomicU64::new(0),
             metrics,
         });
-        let mut workers = Self { shared, threads: Vec::with_capacity(count), _ticker: ticker };
+        let mut workers = Self { shared, threads: Vec::with_capacity(count), ticker };
         for number in 0..count {
-            let (shared, wakeful) = (Arc::clone(&workers.shared), workers._ticker.wakeful());
+            let (shared, wakeful) = (Arc::clone(&workers.shared), workers.ticker.wakeful());
             let most = (instances / count).max(1);
             let run = move || work(&shared, wakeful, most);
             workers.threads.push(thread::Builder::new().name(format!("plugin-{number}")).spawn(run)?);

@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use super::labels::{
@@ -13,6 +14,16 @@ use super::labels::{
 };
 use super::metrics::{NodeMetrics, TenantMetrics};
 use crate::domain::{ChannelName, CloseReason, NodeId, Offset, SessionId, TenantId};
+
+/// Machine code of a plugin that this node did not make, or that was changed since, is made anew.
+pub fn plugin_code_foreign(file: &Path) {
+    tracing::warn!(file = %file.display(), "machine code that is not this node's is made anew");
+}
+
+/// Machine code of a plugin cannot be kept: the next start compiles it again.
+pub fn plugin_code_not_kept(file: &Path, error: &dyn Display) {
+    tracing::warn!(file = %file.display(), %error, "machine code of a plugin cannot be kept");
+}
 
 /// The node takes traffic.
 pub fn node_ready(node: &NodeId) {

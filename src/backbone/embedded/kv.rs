@@ -56,7 +56,9 @@ impl Held {
                     Some(text) => std::str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok()),
                     None => Some(0),
                 };
-                let Some(sum) = old.and_then(|old| old.checked_add(delta)) else { return KvAnswer::NotANumber };
+                let Some(sum) = old.and_then(|old| old.checked_add(delta)) else {
+                    return KvAnswer::NotANumber;
+                };
                 match self.set(store, key, sum.to_string().into()) {
                     KvAnswer::Done => KvAnswer::Sum(sum),
                     other => other,

@@ -24,9 +24,7 @@ pub(super) async fn apply(link: &Link, store: &KvStore, op: KvOp) -> Result<KvAn
         KvOp::Increment(key, delta) => {
             pipe.add_command(KV_INCREMENT.call(&store.key)).arg(&**key).arg(*delta).arg(&quotas)
         }
-        KvOp::Keys(cursor) => {
-            pipe.cmd("HSCAN").arg(&*store.key).arg(*cursor).arg("COUNT").arg(LISTED)
-        }
+        KvOp::Keys(cursor) => pipe.cmd("HSCAN").arg(&*store.key).arg(*cursor).arg("COUNT").arg(LISTED),
     };
     let answer = link.run_scripts(&pipe).await?.pop().unwrap_or_default();
     match op {
@@ -45,7 +43,9 @@ fn changed(word: &str) -> Result<KvAnswer, BackboneError> {
         "done" => Ok(KvAnswer::Done),
         "quota" => Ok(KvAnswer::OverQuota),
         "number" => Ok(KvAnswer::NotANumber),
-        sum => sum.parse().map(KvAnswer::Sum).map_err(|_| errors::unexpected("a change of a key-value store")),
+        sum => {
+            sum.parse().map(KvAnswer::Sum).map_err(|_| errors::unexpected("a change of a key-value store"))
+        }
     }
 }
 

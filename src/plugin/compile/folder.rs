@@ -25,7 +25,8 @@ impl Folder {
         let there = std::fs::symlink_metadata(&path)?;
         let mine = there.uid() == rustix::process::geteuid().as_raw();
         if !there.is_dir() || !mine || there.permissions().mode() & 0o022 != 0 {
-            let what = format!("{} must be a folder of this user that nobody else can write to", path.display());
+            let what =
+                format!("{} must be a folder of this user that nobody else can write to", path.display());
             return Err(std::io::Error::other(what));
         }
         Ok(Self { path, is_temporary })

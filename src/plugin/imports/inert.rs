@@ -38,9 +38,8 @@ pub(super) fn define(instance: &mut Instance<'_>, package: &str, interface: &str
         ("wasi:cli", "terminal-stdin") => no_handle(instance, "get-terminal-stdin"),
         ("wasi:cli", "terminal-stdout") => no_handle(instance, "get-terminal-stdout"),
         ("wasi:cli", "terminal-stderr") => no_handle(instance, "get-terminal-stderr"),
-        ("wasi:filesystem", "preopens") => {
-            instance.func_wrap("get-directories", |_: Store<'_>, (): ()| Ok((Vec::<(Handle, String)>::new(),)))
-        }
+        ("wasi:filesystem", "preopens") => instance
+            .func_wrap("get-directories", |_: Store<'_>, (): ()| Ok((Vec::<(Handle, String)>::new(),))),
         ("wasi:io", "poll") => poll(instance),
         ("wasi:io", "streams") => streams(instance),
         _ => Ok(()),
@@ -74,17 +73,15 @@ fn streams(instance: &mut Instance<'_>) -> wasmtime::Result<()> {
             Ok((Err(StreamError::Closed),))
         })?;
     }
-    instance.func_wrap("[method]output-stream.check-write", |_: Store<'_>, (_,): (Handle,)| -> Streamed<u64> {
-        Ok((Ok(WRITE_BYTES),))
-    })?;
+    instance
+        .func_wrap("[method]output-stream.check-write", |_: Store<'_>, (_,): (Handle,)| -> Streamed<u64> {
+            Ok((Ok(WRITE_BYTES),))
+        })?;
     for name in ["[method]output-stream.write", "[method]output-stream.blocking-write-and-flush"] {
-        instance.func_wrap(
-            name,
-            |store: Store<'_>, (stream, bytes): (Handle, Vec<u8>)| -> Streamed<()> {
-                say(store.data(), stream.rep(), &bytes);
-                Ok((Ok(()),))
-            },
-        )?;
+        instance.func_wrap(name, |store: Store<'_>, (stream, bytes): (Handle, Vec<u8>)| -> Streamed<()> {
+            say(store.data(), stream.rep(), &bytes);
+            Ok((Ok(()),))
+        })?;
     }
     for name in ["[method]output-stream.flush", "[method]output-stream.blocking-flush"] {
         instance.func_wrap(name, |_: Store<'_>, (_,): (Handle,)| -> Streamed<()> { Ok((Ok(()),)) })?;

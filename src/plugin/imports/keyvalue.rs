@@ -111,7 +111,7 @@ where
             Box::new(async move {
                 let op = match asked {
                     Ok(op) => op,
-                    Err(error) => return Ok((Err(error),)),
+                    Err(error) => return wasmtime::Result::Ok((Err(error),)),
                 };
                 let answer = environment.backbone.kv(&environment.kv, op).await;
                 let answer = answer.map_err(|error| KvError::Other(error.to_string()));

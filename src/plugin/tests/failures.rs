@@ -87,8 +87,10 @@ async fn a_plugin_that_keeps_failing_is_cut_off_and_told_of() {
 #[tokio::test]
 async fn a_stack_without_end_is_a_trap() {
     let rig = Rig::new();
-    let deep = session("(func $f (export \"f\") (param i32 i32 i32 i32 i32) \
-        (call $f (local.get 0) (local.get 1) (local.get 2) (local.get 3) (local.get 4)))");
+    let deep = session(
+        "(func $f (export \"f\") (param i32 i32 i32 i32 i32) \
+        (call $f (local.get 0) (local.get 1) (local.get 2) (local.get 3) (local.get 4)))",
+    );
     let plugin = rig.plugin(&deep, settings("acme")).await;
     let failure = rig.host.on_session(&plugin, guests::news(), Facts::default()).await.unwrap_err();
     assert_eq!(failure.label(), PluginOutcome::Trap);

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use futures_util::FutureExt as _;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
-use super::job::{Ask, Batch, Job, Step, Trial};
 use super::Shared;
+use super::job::{Ask, Batch, Job, Step, Trial};
+use crate::plugin::answers::DeliverVerdict;
 use crate::plugin::engine::{Running as Ticking, Wakeful};
 use crate::plugin::host::Plugin;
 use crate::plugin::imports::Way;
@@ -61,11 +62,13 @@ impl<'w> Bench<'w> {
 
     /// Works until the workers are stopped.
     pub(super) async fn run(mut self) {
-        while !self.shared.stopping.load(Ordering::SeqCst) {
+        let shared = self.shared;
+        while !shared.stopping.load(Ordering::SeqCst) {
             self.sweep();
             let room = self.running.len() < IN_FLIGHT;
-            let wake = self.shared.wake.notified();
-            match if room { self.shared.pop() } else { None } {
+            let wake = shared.wake.notified();
+            let next = if room { shared.pop() } else { None };
+            match next {
                 Some(job) => self.begin(job),
                 None if self.running.is_empty() => {
                     self.ticking = None;
@@ -228,12 +231,12 @@ impl<'w> Bench<'w> {
     }
 
     /// Keeps an instance after a batch, unless its last call has spoiled it.
-    fn put_pure<T>(
+    fn put_pure(
         &mut self,
         key: Key,
         plugin: &Arc<Plugin>,
         instance: Instance,
-        last: Option<&Result<T, Failure>>,
+        last: Option<&Result<DeliverVerdict, Failure>>,
     ) {
         let spoiled = last.is_some_and(|last| !crate::plugin::instance::is_reusable(last));
         if spoiled || instance.calls() >= plugin.limits.instance_calls {
@@ -246,9 +249,7 @@ impl<'w> Bench<'w> {
     fn finish(&mut self, done: Done) {
         let Done { plugin, instance, nanos } = done;
         match instance {
-            Some(instance)
-                if instance.calls() < plugin.limits.instance_calls && !plugin.is_retired() =>
-            {
+            Some(instance) if instance.calls() < plugin.limits.instance_calls && !plugin.is_retired() => {
                 self.put((plugin.key, Way::Free), Arc::clone(&plugin), instance);
             }
             _ => self.drop_one(),
@@ -278,9 +279,11 @@ impl<'w> Bench<'w> {
 
     fn drop_oldest(&mut self) -> bool {
         // The first of a list is the one that was put there first.
-        let oldest = self.idle.iter().filter_map(|(key, idle)| Some((idle.first()?.since, *key))).min_by_key(
-            |(since, _)| *since,
-        );
+        let oldest = self
+            .idle
+            .iter()
+            .filter_map(|(key, idle)| Some((idle.first()?.since, *key)))
+            .min_by_key(|(since, _)| *since);
         let Some((_, key)) = oldest else { return false };
         let idle = self.idle.get_mut(&key).expect("it was just found there");
         idle.remove(0);

@@ -35,7 +35,13 @@ impl<J> Default for Fair<J> {
 
 impl<J> Fair<J> {
     /// Adds a job at the end of its tenant's lane, unless `most` wait there.
-    pub(super) fn push(&mut self, tenant: &TenantId, job: J, concurrency: usize, most: usize) -> Result<(), J> {
+    pub(super) fn push(
+        &mut self,
+        tenant: &TenantId,
+        job: J,
+        concurrency: usize,
+        most: usize,
+    ) -> Result<(), J> {
         let lane = self.lane(tenant, concurrency);
         if lane.waiting.len() >= most {
             return Err(job);

@@ -40,7 +40,6 @@ pub(in crate::plugin) struct Trial {
 
 /// A call, whichever hook it is of.
 pub(in crate::plugin) trait Ask: Send {
-    fn hook(&self) -> Hook;
     /// Whether nobody waits for the answer any more.
     fn is_moot(&self) -> bool;
     fn since(&self) -> Instant;
@@ -79,10 +78,6 @@ pub(in crate::plugin) struct Call<H: HookCall> {
 }
 
 impl<H: HookCall> Ask for Call<H> {
-    fn hook(&self) -> Hook {
-        H::HOOK
-    }
-
     fn is_moot(&self) -> bool {
         self.reply.is_closed()
     }

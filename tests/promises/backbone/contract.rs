@@ -17,8 +17,8 @@ mod kv;
 mod upkeep;
 mod work;
 
-pub use upkeep::*;
 pub use kv::*;
+pub use upkeep::*;
 pub use work::*;
 
 /// Makes the suite a module of tests over the [`Subject`] that an async constructor returns together
