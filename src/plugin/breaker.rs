@@ -31,11 +31,15 @@ impl Breaker {
         if now_ms < until {
             return false;
         }
-        // One call finds out whether it works again; who asks meanwhile waits for another pause.
+        // One call finds out whether it works again; who asks meanwhile waits for another pause, twice as long.
         let pause = self.pause_ms.load(Ordering::Relaxed).max(FIRST_MS);
-        self.until_ms
-            .compare_exchange(until, now_ms.saturating_add(pause), Ordering::Relaxed, Ordering::Relaxed)
-            .is_ok()
+        let next = now_ms.saturating_add(pause);
+        let mine =
+            self.until_ms.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if mine {
+            self.pause_ms.store((pause * 2).min(LONGEST_MS), Ordering::Relaxed);
+        }
+        mine
     }
 
     /// Whether it is cut off, a trial now and then apart.
@@ -65,17 +69,15 @@ impl Breaker {
         if score < CUT_OFF {
             return false;
         }
-        // So that it does not overflow, and one more is enough after a trial.
+        // So that it does not overflow.
         self.score.store(CUT_OFF, Ordering::Relaxed);
-        let pause = self.pause_ms.load(Ordering::Relaxed).max(FIRST_MS);
-        let was = self.until_ms.load(Ordering::Relaxed);
-        if was > now_ms && was - now_ms >= pause {
-            // A call that was under way when it was cut off.
-            return false;
+        // One that is cut off already: a trial, which has set the next pause, or a call that was under way.
+        let until = now_ms.saturating_add(FIRST_MS).max(1);
+        let is_first = self.until_ms.compare_exchange(0, until, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if is_first {
+            self.pause_ms.store(2 * FIRST_MS, Ordering::Relaxed);
         }
-        self.pause_ms.store((pause * 2).min(LONGEST_MS), Ordering::Relaxed);
-        self.until_ms.store(now_ms.saturating_add(pause).max(1), Ordering::Relaxed);
-        was == 0
+        is_first
     }
 }
 

@@ -43,12 +43,15 @@ impl<J> Fair<J> {
         most: usize,
     ) -> Result<(), J> {
         let lane = self.lane(tenant, concurrency);
-        if lane.waiting.len() >= most {
-            return Err(job);
-        }
-        lane.waiting.push_back(job);
+        let has_room = lane.waiting.len() < most;
+        let pushed = if has_room {
+            lane.waiting.push_back(job);
+            Ok(())
+        } else {
+            Err(job)
+        };
         self.settle(tenant);
-        Ok(())
+        pushed
     }
 
     /// Puts a job back that is not done: it is its lane's next.
