@@ -34,8 +34,7 @@ impl Breaker {
         // One call finds out whether it works again; who asks meanwhile waits for another pause, twice as long.
         let pause = self.pause_ms.load(Ordering::Relaxed).max(FIRST_MS);
         let next = now_ms.saturating_add(pause);
-        let mine =
-            self.until_ms.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let mine = self.until_ms.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if mine {
             self.pause_ms.store((pause * 2).min(LONGEST_MS), Ordering::Relaxed);
         }

@@ -13,14 +13,33 @@ fn invalid() -> Vec<u8> {
     bytes
 }
 
+/// A component that has 70 MiB of nothing in a custom section: more than the allocator of a process that has just
+/// been confined has put by.
+fn padded() -> Vec<u8> {
+    const PADDING: u32 = 70 << 20;
+    let mut bytes = session(NOTHING);
+    bytes.push(0);
+    // The length as LEB128 in five bytes, then an empty name.
+    let mut rest = PADDING + 1;
+    for _ in 0..4 {
+        bytes.push((rest & 0x7f) as u8 | 0x80);
+        rest >>= 7;
+    }
+    bytes.extend([rest as u8, 0]);
+    bytes.resize(bytes.len() + PADDING as usize, 0);
+    bytes
+}
+
 #[tokio::test]
 async fn what_does_not_compile_is_refused_with_the_reason() {
     let rig = Rig::new();
     let refused = rig.refused(&invalid()).await;
     assert!(matches!(&refused, Rejection::DoesNotCompile(why) if why.contains("type mismatch")), "{refused}");
-    let plugins = PluginsConfig { compile_memory: 40 << 20, ..config() };
+    let plugins = PluginsConfig { compile_memory: 64 << 20, ..config() };
     let rig = Rig::with(plugins, NodeKey::random());
-    assert_eq!(rig.refused(PROBE).await, Rejection::CompileMemory(40));
+    let limits = TenantPlugins { code_bytes: 128 << 20, ..settings("acme").limits };
+    let refused = rig.host.prepare(padded().into(), &Settings { limits, ..settings("acme") }).await;
+    assert_eq!(refused.unwrap_err(), Rejection::CompileMemory(64));
     let plugins = PluginsConfig { compile_timeout: Duration::ZERO, ..config() };
     let rig = Rig::with(plugins, NodeKey::random());
     assert_eq!(rig.refused(PROBE).await, Rejection::CompileTime(0));
