@@ -76,6 +76,8 @@ pub(super) enum Errand {
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How often cursors that moved are stored.
 pub(super) const STORE_EVERY: Duration = Duration::from_millis(250);
+/// The longest pause between two tries while the backbone does not take them.
+const STORE_AGAIN: Duration = Duration::from_secs(5);
 /// Requests of clients that one shard has with the backbone at a time; more are told to come again.
 const REQUESTS: usize = 4096;
 /// Dead letters a shard writes in a second. A tenant whose clients never ack must not flood its stream.
@@ -336,19 +338,32 @@ impl Shard {
 
     /// Stores cursors that moved, in one batch, until a drain begins.
     pub(super) async fn keep_storing_cursors(self: Rc<Self>) {
+        let mut backoff = Backoff::new(STORE_EVERY, STORE_AGAIN);
+        let (mut pause, mut all_stored) = (STORE_EVERY, true);
         while !self.env.drain.is_begun() {
             // Whichever comes first; waiting on any loses nothing.
             tokio::select! {
-                () = sleep(STORE_EVERY) => {}
-                () = self.store_now.notified() => {}
+                () = sleep(pause) => {}
+                () = self.store_now.notified(), if all_stored => {}
                 _ = self.env.drain.begun() => {}
             }
-            self.store_cursors().await;
+            let were_stored = std::mem::replace(&mut all_stored, self.store_cursors().await);
+            match (were_stored, all_stored) {
+                (true, false) => tracing::warn!("cursors cannot be stored; they are tried again"),
+                (false, true) => tracing::info!("cursors are stored again"),
+                _ => {}
+            }
+            pause = if all_stored {
+                backoff.reset();
+                STORE_EVERY
+            } else {
+                backoff.delay()
+            };
         }
     }
 
-    /// Stores the cursors that moved since the last time.
-    pub(super) async fn store_cursors(self: &Rc<Self>) {
+    /// Stores the cursors that moved since the last time; false where some have to be tried again.
+    pub(super) async fn store_cursors(self: &Rc<Self>) -> bool {
         let mut writes = Vec::new();
         let mut whose = Vec::new();
         self.with(|state| {
@@ -360,7 +375,7 @@ impl Shard {
             }
         });
         if writes.is_empty() {
-            return;
+            return true;
         }
         let answers = self.env.backbone.store_cursors(&writes).await;
         let (mut stored, mut stale, mut failed) = (0, 0, 0);
@@ -387,6 +402,7 @@ impl Shard {
                 events::cursors_written(node, outcome, count);
             }
         }
+        failed == 0
     }
 
     /// Stores what is left of an ended session's cursors. If the backbone is away they stay as they
