@@ -13,7 +13,7 @@ use tidegate_support::redis::RedisServer;
 use tidegate_support::redis_faults::Backend;
 use tidegate_support::{eventually, http, proven};
 
-use crate::harness::{TIDEGATE, client, messages, one_of, user};
+use crate::harness::{TIDEGATE, client, messages, user};
 
 /// Nodes that reach their Redis through a proxy which misbehaves when asked to. Publishers go the same
 /// way, so that a failover moves them too.
