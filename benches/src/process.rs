@@ -42,7 +42,8 @@ impl Drop for Owned {
 const CONFIG: &str = r#"
 [node]
 accept_per_s = 0
-[tenants.demo.jwt]
+[tenants.demo]
+anonymous = true
 [[tenants.demo.jwt.keys]]
 algorithm = "HS256"
 secret = "SECRET"
