@@ -46,15 +46,18 @@ deny: ## licences, banned crates and sources of dependencies
 	scripts/install-test-tools.sh cargo-deny
 	$(CARGO) deny --locked check bans licenses sources
 
+# The node that the tests run, too: features differ from those of a plain build, and so would all dependencies.
+tests := $(CARGO) test -p tidegate -p tidegate-support --locked
+
 rust: ## Rust tests
-	$(CARGO) test -p tidegate -p tidegate-support --locked
+	$(tests)
 
 clients: ## examples and the live page, against a real redis-server, a node and a real browser
-	$(CARGO) build --locked
+	$(tests) --no-run
 	$(TIDEGATE_PYTHON) scripts/check-clients.py "$(CARGO_TARGET_DIR)/debug/tidegate"
 
 openapi: ## docs/openapi.json against a node: made-up requests, and no answer that is not described
-	$(CARGO) build --locked
+	$(tests) --no-run
 	$(TIDEGATE_PYTHON) scripts/check-openapi.py "$(CARGO_TARGET_DIR)/debug/tidegate"
 
 bench: ## measures a release build against the budgets; ARGS=--help lists what it takes

@@ -105,10 +105,10 @@ impl<S: Send + 'static> Directory<S> {
         answer.await.ok().flatten()
     }
 
-    /// Enters a session. Where the user then has more than `cap`, the oldest is closed.
-    pub async fn register(&self, entry: Entry, cap: usize) {
+    /// Waits for room to enter a session. Cancel-safe.
+    pub async fn room(&self) -> Room<'_, S> {
         // The directory ends only with the node.
-        let _ = self.asks.send(Ask::Register { entry, cap }).await;
+        Room(self.asks.reserve().await.ok())
     }
 
     /// Ends sessions of a tenant that this node has, telling their clients why; how many there were.
@@ -130,6 +130,18 @@ impl<S: Send + 'static> Directory<S> {
     /// A session ended on this shard. Ignored where it has moved to another one since.
     pub async fn forget(&self, session: SessionId, shard: ShardId) {
         let _ = self.asks.send(Ask::Forget { session, shard }).await;
+    }
+}
+
+/// Room for one more session in the directory.
+pub struct Room<'a, S>(Option<mpsc::Permit<'a, Ask<S>>>);
+
+impl<S> Room<'_, S> {
+    /// Enters a session. Where the user then has more than `cap`, the oldest is closed.
+    pub fn register(self, entry: Entry, cap: usize) {
+        if let Some(room) = self.0 {
+            room.send(Ask::Register { entry, cap });
+        }
     }
 }
 
@@ -273,7 +285,7 @@ mod tests {
         let (directory, _task) = Directory::spawn(vec![orders], CancellationToken::new());
         let ids = [SessionId::random(), SessionId::random(), SessionId::random()];
         for id in ids {
-            directory.register(entry(id, None), 2).await;
+            directory.room().await.register(entry(id, None), 2);
         }
         let Some(Order::Close { session, reason, .. }) = shard.recv().await else { panic!("no order") };
         assert_eq!((session, reason), (ids[0], CloseReason::TooManySessions));
@@ -286,7 +298,7 @@ mod tests {
         let (directory, _task) = Directory::spawn(vec![orders], CancellationToken::new());
         let entries = [None, Some("phone"), Some("tablet"), None].map(|it| entry(SessionId::random(), it));
         for entry in &entries {
-            directory.register(entry.clone(), 9).await;
+            directory.room().await.register(entry.clone(), 9);
         }
         let (tenant, user) = (entries[0].tenant.clone(), entries[0].user.clone());
         let other = TenantId::parse("other").unwrap();
@@ -309,7 +321,7 @@ mod tests {
         let (orders, mut shard) = mpsc::channel::<Order<u8>>(8);
         let (directory, _task) = Directory::spawn(vec![orders], CancellationToken::new());
         let entry = entry(SessionId::random(), Some("phone"));
-        directory.register(entry.clone(), 9).await;
+        directory.room().await.register(entry.clone(), 9);
         let device = entry.device.clone().unwrap();
         let taking =
             tokio::spawn(async move { directory.take_device(&entry.tenant, &entry.user, &device).await });

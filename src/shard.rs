@@ -32,6 +32,7 @@ use crate::tenants::Tenants;
 use crate::transport::listener;
 
 mod connect;
+mod cursors;
 mod drain;
 mod errands;
 pub mod gate;

@@ -7,6 +7,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+use tidegate::config::DEMO_JWT_SECRET;
+
 use crate::args::RunArgs;
 use crate::herd::{Answer, Order};
 
@@ -35,7 +37,22 @@ impl Drop for Owned {
     }
 }
 
-/// A running node with the demo tenant.
+/// A herd connects as fast as it can, which is not what is measured. The tenant is as tenants are by
+/// default: unlike the built-in demo it tells its backends of no sessions.
+const CONFIG: &str = r#"
+[node]
+accept_per_s = 0
+[tenants.demo]
+anonymous = true
+[[tenants.demo.jwt.keys]]
+algorithm = "HS256"
+secret = "SECRET"
+[tenants.demo.namespaces.room]
+[tenants.demo.namespaces.live]
+kind = "live"
+"#;
+
+/// A running node with a tenant `demo`.
 pub struct Node {
     process: Owned,
     /// Where clients connect.
@@ -58,11 +75,10 @@ impl Node {
     }
 
     fn start(args: &RunArgs, backbone: &[&str], shards: Option<u16>) -> Result<Self> {
-        // A herd connects as fast as it can, which is not what is measured.
         let config = args.pids.with_file_name("node.toml");
-        std::fs::write(&config, "[node]\naccept_per_s = 0\n")?;
+        std::fs::write(&config, CONFIG.replace("SECRET", DEMO_JWT_SECRET))?;
         let mut command = Command::new(&args.node);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--demo"]);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
         command.args(["--log-level", "error"]).args(backbone).arg("--config").arg(config);
         if let Some(shards) = shards {
             command.args(["--shards", &shards.to_string()]);

@@ -1,9 +1,9 @@
 //! What each decoder promises of any input: one function a fuzz target. The fuzzer calls them with what
 //! it invents, and `tests/promises/corpora.rs` with the inputs that it found and that are kept.
 
-use bytes::{Bytes, BytesMut};
-use tidegate::api::publish::{PublishLimits, PublishRequest};
-use tidegate::backbone::resp::{Limits, ReplyDecoder, RequestDecoder};
+use bytes::{Buf as _, Bytes, BytesMut};
+use tidegate::api::publish::{PublishError, PublishLimits, PublishRequest};
+use tidegate::backbone::resp::{Limits, ReplyDecoder, RequestDecoder, Scanner};
 use tidegate::domain::{ChannelName, Offset, Publication, RawEntry};
 use tidegate::protocol::{ClientFrame, Codec, Payload, ServerFrame, encode_message};
 use tidegate::transport::websocket::{Decoder, Event};
@@ -73,6 +73,16 @@ pub fn resp_request(input: &[u8]) {
 pub fn resp_reply(input: &[u8]) {
     let decode = |decoder: &mut ReplyDecoder, bytes: &mut BytesMut| decoder.decode(bytes);
     same_when_cut(input, || ReplyDecoder::new(LIMITS), decode);
+    let scan = |scanner: &mut Scanner, bytes: &mut BytesMut| {
+        let mut rest = &bytes[..];
+        // Told apart by what it shows, because it borrows from the input.
+        let token =
+            scanner.next(&mut rest, LIMITS.max_bulk).map(|token| token.map(|token| format!("{token:?}")));
+        let taken = bytes.len() - rest.len();
+        bytes.advance(taken);
+        token
+    };
+    same_when_cut(input, Scanner::default, scan);
 }
 
 const LIMITS: Limits = Limits { max_bulk: 4_096, max_items: 64, max_bytes: 16_384, max_depth: 8 };
@@ -102,9 +112,31 @@ fn same_when_cut<D, T: PartialEq + std::fmt::Debug, E: PartialEq + std::fmt::Deb
 
 /// A body for `POST /v1/<tenant>/publish`.
 pub fn publish_body(input: &[u8]) {
-    match PublishRequest::parse(input, &PublishLimits::of(&tidegate::domain::Limits::default())) {
-        Ok(_) => {}
-        Err(error) => assert!(!error.to_string().is_empty() && error.status().is_client_error()),
+    refused_in_words(PublishRequest::parse(input, &publish_limits()));
+}
+
+/// A request that publishes CloudEvents: lines of headers, an empty line, and a body.
+pub fn cloudevents(input: &[u8]) {
+    let mut request = http::Request::builder().uri("/v1/demo/publish?channel=room:1");
+    let mut rest = input;
+    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        let (line, after) = (&rest[..end], &rest[end + 1..]);
+        rest = after;
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { break };
+        request = request.header(&line[..colon], line[colon + 1..].trim_ascii());
+    }
+    let Ok(request) = request.body(()) else { return };
+    let body = Bytes::copy_from_slice(rest);
+    refused_in_words(PublishRequest::from_http(&request.into_parts().0, body, &publish_limits()));
+}
+
+fn publish_limits() -> PublishLimits {
+    PublishLimits::of(&tidegate::domain::Limits::default())
+}
+
+fn refused_in_words(outcome: Result<PublishRequest, PublishError>) {
+    if let Err(error) = outcome {
+        assert!(!error.to_string().is_empty() && error.status().is_client_error());
     }
 }
 

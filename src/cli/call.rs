@@ -42,8 +42,8 @@ pub fn admin_answer(status: StatusCode, answer: Value) -> Result<Value> {
     match status {
         StatusCode::OK | StatusCode::ACCEPTED => Ok(answer),
         StatusCode::UNAUTHORIZED => bail!("the node refused the admin token: check --key or TIDEGATE_KEY"),
-        // The port of clients knows no such path, and answers in plain text.
-        StatusCode::NOT_FOUND if answer.get("error").is_none() => {
+        // The port of clients knows no such path.
+        StatusCode::NOT_FOUND if why.starts_with("not found") => {
             bail!("there is no admin listener at --url (or TIDEGATE_URL): name the node's admin address")
         }
         _ => bail!("the node answered {status}: {why}"),
@@ -63,7 +63,7 @@ mod tests {
             (401, json!({"error": "send a token"}), "TIDEGATE_KEY"),
             (403, json!({"error": "this node has no admin token configured"}), "no admin token configured"),
             (404, json!({"error": "there is no such tenant"}), "no such tenant"),
-            (404, json!("not found"), "admin address"),
+            (404, json!({"error": "not found; clients connect to /v1/<tenant>/ws"}), "admin address"),
             (400, json!("odd"), "odd"),
         ] {
             let status = StatusCode::from_u16(status).unwrap();

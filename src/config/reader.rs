@@ -114,13 +114,20 @@ impl<'a> Section<'a> {
     }
 
     /// Whether the document has the setting. Does not take it.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(super) fn has(&mut self, key: &str) -> bool {
+        self.know(key);
         self.table.contains_key(key)
     }
 
     fn take(&mut self, key: &str) -> Option<Value> {
-        self.known.push(key.to_owned());
+        self.know(key);
         self.table.remove(key)
+    }
+
+    fn know(&mut self, key: &str) {
+        if !self.known.iter().any(|known| known == key) {
+            self.known.push(key.to_owned());
+        }
     }
 
     fn wrong_type(&self, key: &str, expected: &str, found: &Value) {

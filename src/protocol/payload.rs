@@ -47,7 +47,7 @@ fn from_json(json: &str, enc: Option<&str>) -> Result<Payload, String> {
         return match compact(json, &mut data) {
             Ok(()) => Ok(Payload { data: data.into(), json_scalar }),
             Err(NotJson::TooDeep) => Err(too_deep("data")),
-            Err(NotJson::Syntax) => Err("`data` is not valid JSON".into()),
+            Err(NotJson::Syntax) => Err("`data` is not JSON that every client can read".into()),
         };
     }
     let text = unquote(json).map_err(|why| format!("`data` is not a valid string: {why}"))?;

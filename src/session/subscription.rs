@@ -2,7 +2,7 @@
 //!
 //! A subscription is *live* (it takes batches as they come) or *behind* (it reads on from its position,
 //! when window and outbox have room). Slow consumers are behind and cost no memory; what the namespace
-//! wants for them stands in [`slow`].
+//! wants for them stands in `slow`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

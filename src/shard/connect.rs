@@ -17,7 +17,7 @@ use crate::api::drain::Counted;
 use crate::auth::{self, Identity};
 use crate::backbone::BackboneError;
 use crate::delivery::SessionEvent;
-use crate::directory::Entry;
+use crate::directory::{Entry, Room};
 use crate::domain::{CloseReason, CursorKey, DeviceId, SessionId};
 use crate::protocol::{ClientFrame, Codec, Connect, ErrorCode, Resumed, ServerFrame};
 use crate::router::{IdentityHash, ResumeClaims};
@@ -106,28 +106,29 @@ impl Shard {
             let message = "the session could not be begun in time; try again".into();
             Err(Refused { reason: CloseReason::BackboneAway, message })
         });
-        match admitted {
-            // Where the drain began meanwhile, its goodbyes do not count with this session.
-            Ok(admitted) if self.env.drain.is_begun() => {
-                if admitted.resumed == Resumed::Home {
-                    self.retire(admitted.session, CloseReason::Drain).await;
-                }
-                self.refuse(socket, codec, Refused::draining()).await;
-                None
-            }
-            Ok(admitted) => {
-                let place = self.seat(socket, codec, admitted).await;
-                if let Reading::Over = self.on_bytes(place, decoder, &mut rest) {
-                    self.hung_up(place, socket);
-                    return None;
-                }
-                Some(place)
-            }
+        let admitted = match admitted {
+            Ok(admitted) => admitted,
             Err(refused) => {
                 self.refuse(socket, codec, refused).await;
-                None
+                return None;
             }
+        };
+        let room = self.env.directory.room().await;
+        // Where the drain began meanwhile, its goodbyes do not count with this session.
+        if self.env.drain.is_begun() {
+            drop(room);
+            if admitted.resumed == Resumed::Home {
+                self.retire(admitted.session, CloseReason::Drain).await;
+            }
+            self.refuse(socket, codec, Refused::draining()).await;
+            return None;
         }
+        let place = self.seat(socket, codec, admitted, room);
+        if let Reading::Over = self.on_bytes(place, decoder, &mut rest) {
+            self.hung_up(place, socket);
+            return None;
+        }
+        Some(place)
     }
 
     /// Ends a connection that has no session, and waits until it is gone.
@@ -232,7 +233,13 @@ impl Shard {
     }
 
     /// Enters the session into the directory and seats it.
-    async fn seat(self: &Rc<Self>, socket: &Rc<TcpStream>, codec: Codec, admitted: Admitted) -> Place {
+    fn seat(
+        self: &Rc<Self>,
+        socket: &Rc<TcpStream>,
+        codec: Codec,
+        admitted: Admitted,
+        room: Room<'_, Session>,
+    ) -> Place {
         let Admitted { mut session, resumed, ping_ms, subs } = admitted;
         session.connections += 1;
         let limits = &session.tenant.limits;
@@ -267,14 +274,10 @@ impl Shard {
         let entry = Entry { session: session.id, tenant, user, device, shard: self.env.id };
         let counted = self.env.drain.count(usize::from(self.env.id.0));
         let link = link(socket.clone(), codec, Duration::from_millis(ping_ms), Some(counted));
-        let place = self.with(|state| state.seat(session, link, &connected, subs));
-        let session = entry.session;
-        self.env.directory.register(entry, cap).await;
-        if self.state.borrow().find(session).is_none() {
-            // It ended meanwhile, and was forgotten before it was entered.
-            self.env.directory.forget(session, self.env.id).await;
-        }
-        place
+        // Before its client hears of it, so that a user's sessions are entered in the order of their
+        // clients. What the directory orders comes to this thread, after the seat is taken.
+        room.register(entry, cap);
+        self.with(|state| state.seat(session, link, &connected, subs))
     }
 
     /// Reads frames until the connection is over.

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout, timeout_at};
 
 use super::Shard;
-use super::errands::STORE_EVERY;
+use super::cursors::STORE_EVERY;
 use super::state::{Place, State};
 use crate::api::drain::Plan;
 use crate::domain::CloseReason;

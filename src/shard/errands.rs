@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::Shard;
+use super::cursors::cursor_write;
 use super::seat::Link;
 use super::state::{LeftOver, Place, who, worker_id};
-use crate::backbone::backoff::Backoff;
 use crate::backbone::{Addition, BackboneError, CursorWrite, Once, Range, Stored, one};
 use crate::delivery::dead_letters::DeadLetter;
 use crate::delivery::{Request, SessionEvent, queues};
@@ -18,7 +18,7 @@ use crate::domain::{ChannelName, CloseReason, Offset, Publication, RawEntry, Str
 use crate::protocol::{ErrorCode, Payload, RequestId, ServerFrame};
 use crate::session::Session;
 use crate::session::state::done;
-use crate::telemetry::{CursorWriteOutcome, DeadLetterOutcome, PublishOutcome, Via, events};
+use crate::telemetry::{DeadLetterOutcome, PublishOutcome, Via, events};
 use crate::transport::outbox::Flush;
 
 /// Something that the state hands out because it has to wait for it.
@@ -74,8 +74,6 @@ pub(super) enum Errand {
 
 /// How long a connection's last frames may take to be written, and its client to hang up.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// How often cursors that moved are stored.
-pub(super) const STORE_EVERY: Duration = Duration::from_millis(250);
 /// Requests of clients that one shard has with the backbone at a time; more are told to come again.
 const REQUESTS: usize = 4096;
 /// Dead letters a shard writes in a second. A tenant whose clients never ack must not flood its stream.
@@ -247,44 +245,6 @@ impl Shard {
         })
     }
 
-    /// Stores where a subscription starts; `subscribed` waits for it.
-    async fn store_start(self: Rc<Self>, place: Place, sub: usize) {
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-        loop {
-            let write = self.with(|state| {
-                let at = state.at(place)?;
-                cursor_write(&state.seats[at].session, sub)
-            });
-            let Some(write) = write else { return };
-            match one(self.env.backbone.store_cursors(std::slice::from_ref(&write)).await) {
-                Ok(Stored::Yes) => break,
-                Ok(Stored::Stale) => return self.taken_over(place),
-                Err(error) => {
-                    tracing::debug!(%error, "the start of a subscription is not stored yet");
-                    sleep(backoff.delay()).await;
-                }
-            }
-        }
-        self.with(|state| {
-            let Some(at) = state.at(place) else { return };
-            let Some(tail) = state.tail_of(at, sub) else { return };
-            if let Some(subscription) = state.seats[at].session.sub_mut(sub) {
-                subscription.on_start_stored(sub, &tail, &mut state.fx);
-                state.pursue(at, sub);
-                state.perform(at, None);
-            }
-        });
-    }
-
-    /// Another node has a newer session of this device.
-    fn taken_over(self: &Rc<Self>, place: Place) {
-        self.with(|state| {
-            if let Some(at) = state.at(place) {
-                state.close(at, CloseReason::Replaced, "the same device connected elsewhere");
-            }
-        });
-    }
-
     /// Writes a dead letter, if this session still is the device's latest, and then lets go of the
     /// message. Where that fails the message stays in flight and comes up again.
     async fn bury(self: Rc<Self>, place: Place, sub: usize, message: &Publication, attempts: u8) {
@@ -334,61 +294,6 @@ impl Shard {
         });
     }
 
-    /// Stores cursors that moved, in one batch, until a drain begins.
-    pub(super) async fn keep_storing_cursors(self: Rc<Self>) {
-        while !self.env.drain.is_begun() {
-            // Whichever comes first; waiting on any loses nothing.
-            tokio::select! {
-                () = sleep(STORE_EVERY) => {}
-                () = self.store_now.notified() => {}
-                _ = self.env.drain.begun() => {}
-            }
-            self.store_cursors().await;
-        }
-    }
-
-    /// Stores the cursors that moved since the last time.
-    pub(super) async fn store_cursors(self: &Rc<Self>) {
-        let mut writes = Vec::new();
-        let mut whose = Vec::new();
-        self.with(|state| {
-            for place in state.take_unstored() {
-                let Some(at) = state.at(place) else { continue };
-                let taken = unstored(&mut state.seats[at].session);
-                whose.extend(taken.iter().map(|(sub, _)| (place, *sub)));
-                writes.extend(taken.into_iter().map(|(_, write)| write));
-            }
-        });
-        if writes.is_empty() {
-            return;
-        }
-        let answers = self.env.backbone.store_cursors(&writes).await;
-        let (mut stored, mut stale, mut failed) = (0, 0, 0);
-        for ((place, sub), answer) in whose.into_iter().zip(answers) {
-            match answer {
-                Ok(Stored::Yes) => stored += 1,
-                Ok(Stored::Stale) => {
-                    stale += 1;
-                    self.taken_over(place);
-                }
-                Err(_) => {
-                    failed += 1;
-                    self.with(|state| state.store_again(place, sub));
-                }
-            }
-        }
-        let node = self.env.metrics.node();
-        for (outcome, count) in [
-            (CursorWriteOutcome::Stored, stored),
-            (CursorWriteOutcome::Stale, stale),
-            (CursorWriteOutcome::Failed, failed),
-        ] {
-            if count > 0 {
-                events::cursors_written(node, outcome, count);
-            }
-        }
-    }
-
     /// Stores what is left of an ended session's cursors. If the backbone is away they stay as they
     /// were: what came after is delivered again, not lost.
     async fn end(self: Rc<Self>, mut session: Box<Session>, left: Option<LeftOver>) {
@@ -417,18 +322,6 @@ impl Shard {
         for (channel, word) in session.give_work_up(only_forbidden) {
             let stream = channel.stream.clone();
             self.tells.push(queues::Request::Tell { stream, worker, word });
-        }
-    }
-
-    /// Stores the cursors of a session that sits nowhere, and gives back what it works on.
-    async fn store_last(&self, session: &mut Session) {
-        self.give_work_up(session, false);
-        let writes: Vec<_> = unstored(session).into_iter().map(|(_, write)| write).collect();
-        if !writes.is_empty() {
-            let answers = self.env.backbone.store_cursors(&writes).await;
-            if let Some(error) = answers.into_iter().find_map(Result::err) {
-                tracing::debug!(%error, "the last cursors of a session are not stored");
-            }
         }
     }
 
@@ -495,34 +388,6 @@ fn from_client(payload: Payload) -> Publication {
 fn visible(entry: &RawEntry, max_payload: usize, clock_ms: u64) -> Option<Arc<Publication>> {
     let message = Publication::from_entry(entry, max_payload).ok()?;
     (!message.is_expired(clock_ms)).then(|| Arc::new(message))
-}
-
-fn cursor_write(session: &Session, sub: usize) -> Option<CursorWrite> {
-    let device = session.cursor_key()?;
-    let generation = session.attached.as_ref()?.generation;
-    let subscription = session.sub(sub).filter(|sub| sub.acking)?;
-    let (channel, cursor) = (subscription.channel.name.clone(), subscription.cursor());
-    Some(CursorWrite { device, generation, channel, cursor })
-}
-
-/// The cursor of one subscription, if it moved since it was last taken.
-pub(super) fn cursor_moved(session: &mut Session, sub: usize) -> Option<CursorWrite> {
-    session.sub_mut(sub)?.take_unstored()?;
-    cursor_write(session, sub)
-}
-
-/// Takes the cursors of a session that moved since they were last taken.
-fn unstored(session: &mut Session) -> Vec<(usize, CursorWrite)> {
-    let Some(device) = session.cursor_key() else { return Vec::new() };
-    let Some(generation) = session.attached.as_ref().map(|attached| attached.generation) else {
-        return Vec::new();
-    };
-    let moved = session.subs_mut().filter_map(|(at, sub)| {
-        let cursor = sub.take_unstored()?;
-        let (device, channel) = (device.clone(), sub.channel.name.clone());
-        Some((at, CursorWrite { device, generation, channel, cursor }))
-    });
-    moved.collect()
 }
 
 fn appended_frame(id: RequestId, appended: Result<Offset, BackboneError>) -> ServerFrame {

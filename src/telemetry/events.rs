@@ -201,7 +201,7 @@ pub fn session_event_dropped(metrics: &TenantMetrics, tenant: &TenantId, first: 
 pub fn cursors_written(metrics: &NodeMetrics, outcome: CursorWriteOutcome, count: u64) {
     metrics.cursor_writes.of(outcome).inc_by(count);
     if outcome == CursorWriteOutcome::Failed {
-        tracing::warn!(count, "cursors not stored; they are tried again");
+        tracing::debug!(count, "cursors not stored");
     }
 }
 

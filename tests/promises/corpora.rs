@@ -8,13 +8,14 @@ mod targets;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 7] = [
+const TARGETS: [(&str, Target); 8] = [
     ("json_frame", targets::json_frame),
     ("cbor_frame", targets::cbor_frame),
     ("stream_entry", targets::stream_entry),
     ("resp_request", targets::resp_request),
     ("resp_reply", targets::resp_reply),
     ("publish_body", targets::publish_body),
+    ("cloudevents", targets::cloudevents),
     ("websocket", targets::websocket),
 ];
 

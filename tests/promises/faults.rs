@@ -123,6 +123,23 @@ async fn redis_restarted_under_load_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_node_stopped_past_its_lease_and_woken_under_load_loses_nothing() {
+    proven(async {
+        let cluster = Cluster::start(&NodeConfig::demo(), &[]).await?;
+        let checker = Checker::start(settings(&cluster)).await?;
+        checker.published_more(200).await?;
+        cluster.nodes[0].sigstop()?;
+        // The stop is a length of time; those who publish past the stopped node go on.
+        tokio::time::sleep(STOP).await;
+        checker.published_more(200).await?;
+        cluster.nodes[0].sigcont()?;
+        checker.published_more(300).await?;
+        verdict(checker).await.map(drop)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn flushall_is_told_and_life_goes_on() {
     proven(async {
         let mut cluster = Cluster::start(&NodeConfig::demo(), &[]).await?;
@@ -168,7 +185,7 @@ async fn trimming_past_a_stalled_reader_is_a_gap_never_silence() {
                 }
                 "gap" => {
                     let (after, until) = (frame.offset("after")?, frame.offset("until")?);
-                    account.gap(0, "room:1", after, until, frame.text("reason"));
+                    account.gap(0, "room:1", after, until, frame.text("reason"), 0);
                 }
                 _ => {}
             }

@@ -13,7 +13,7 @@ use tidegate_support::redis::RedisServer;
 use tidegate_support::redis_faults::Backend;
 use tidegate_support::{eventually, http, proven};
 
-use crate::harness::{TIDEGATE, client, messages, one_of, user};
+use crate::harness::{TIDEGATE, client, messages, user};
 
 /// Nodes that reach their Redis through a proxy which misbehaves when asked to. Publishers go the same
 /// way, so that a failover moves them too.
@@ -105,31 +105,35 @@ async fn a_redis_that_hangs_costs_no_socket_and_no_message() {
     .await;
 }
 
+/// Publishers are told to try again, what is in the log is delivered meanwhile, and sockets stay.
+async fn refuses_and_delivers(rig: &Rig, begin: &str, end: &str) -> Result<()> {
+    let checker = rig.checker().await?;
+    checker.published_more(200).await?;
+    let mut operator = Backend::connect(&rig.redis.url()).await?;
+    let kept = operator.push("demo", "room:1", "in the log").await?;
+    operator.command(begin).await?;
+    rig.refused("takes no writes").await?;
+    let sub = json!({"channel": "room:1", "offset": "0-0"});
+    let mut reader = client(&rig.nodes[1], &user("reader").sub_with(sub)).await?;
+    reader.subscribed("room:1").await?;
+    ensure!(messages(&mut reader, 1).await?[0].offset == kept);
+    let refused = reader.request(json!({"type": "publish", "channel": "room:1", "data": "no room"})).await?;
+    ensure!(refused.text("code") == "unavailable", "{}", refused.0);
+    let refusals = "tidegate_publishes_total{tenant=\"demo\",via=\"http\",outcome=\"unavailable\"}";
+    ensure!(rig.nodes[0].metric(refusals).await? > 0.0, "it is counted");
+    operator.command(end).await?;
+    rig.served().await?;
+    checker.published_more(300).await?;
+    let report = verdict(checker).await?;
+    ensure!(report.reconnects == 0, "sockets stay\n{report}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_redis_out_of_memory_refuses_and_delivers() {
     proven(async {
         let rig = Rig::start(&["--maxmemory-policy", "noeviction"]).await?;
-        let checker = rig.checker().await?;
-        checker.published_more(200).await?;
-        let mut operator = Backend::connect(&rig.redis.url()).await?;
-        operator.command("CONFIG SET maxmemory 1mb").await?;
-        rig.refused("takes no writes").await?;
-        // What is in the log is delivered meanwhile.
-        let sub = json!({"channel": "room:1", "offset": "0-0"});
-        let mut reader = client(&rig.nodes[1], &user("reader").sub_with(sub)).await?;
-        let publishing = one_of(&mut reader, &["subscribed"]).await?;
-        ensure!(publishing.text("channel") == "room:1", "{}", publishing.0);
-        let refused =
-            reader.request(json!({"type": "publish", "channel": "room:1", "data": "no room"})).await?;
-        ensure!(refused.text("code") == "unavailable", "{}", refused.0);
-        let refusals = "tidegate_publishes_total{tenant=\"demo\",via=\"http\",outcome=\"unavailable\"}";
-        ensure!(rig.nodes[0].metric(refusals).await? > 0.0, "it is counted");
-        operator.command("CONFIG SET maxmemory 0").await?;
-        rig.served().await?;
-        checker.published_more(300).await?;
-        let report = verdict(checker).await?;
-        ensure!(report.reconnects == 0, "sockets stay\n{report}");
-        Ok(())
+        refuses_and_delivers(&rig, "CONFIG SET maxmemory 1mb", "CONFIG SET maxmemory 0").await
     })
     .await;
 }
@@ -138,17 +142,8 @@ async fn a_redis_out_of_memory_refuses_and_delivers() {
 async fn a_master_short_of_replicas_refuses_and_delivers() {
     proven(async {
         let rig = Rig::start(&[]).await?;
-        let checker = rig.checker().await?;
-        checker.published_more(200).await?;
-        let mut operator = Backend::connect(&rig.redis.url()).await?;
-        operator.command("CONFIG SET min-replicas-to-write 1").await?;
-        rig.refused("takes no writes").await?;
-        operator.command("CONFIG SET min-replicas-to-write 0").await?;
-        rig.served().await?;
-        checker.published_more(300).await?;
-        let report = verdict(checker).await?;
-        ensure!(report.reconnects == 0, "sockets stay\n{report}");
-        Ok(())
+        let (begin, end) = ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0");
+        refuses_and_delivers(&rig, begin, end).await
     })
     .await;
 }

@@ -77,7 +77,7 @@ async fn nobody_watches_and_all_is_kept_within_its_rules(node: &Node, backend: &
         backend.command(&format!("XADD {} 1000-1 data old", channel("over", n))).await?;
     }
     let foreign =
-        ["tg:other:ch:room:1", "tg:demo:ch:unknown:1", "tg:demo:else", "tg:demo:ch:jobs:1", "tg:demo:in"];
+        ["tg:other:ch:room:1", "tg:demo:ch:unknown:1", "tg:demo:else", "tg:demo:ch:jobs:1", "tg:other:in"];
     for key in foreign {
         fill(backend, key, ENTRIES).await?;
     }

@@ -170,6 +170,7 @@ async fn taking_over_on_another_node_closes_the_old_connection() {
         ensure!(new.message().await?.offset == offset && offset > old_at, "the new one receives");
         new.ack("room:1", offset).await?;
         new.settle().await?;
+        ensure!(old.message().await?.offset == offset, "nobody told the old node yet");
         old.ack("room:1", offset).await?;
         let (code, _) = old.closed().await?;
         ensure!(code == 4005, "{code}");

@@ -20,7 +20,7 @@ const BUDGET_NODE_S: f64 = 16.0;
 
 pub fn run(args: &RunArgs, report: &mut Report) -> Result<()> {
     // A process may open 20,000 files here: what a node takes besides its reserve, and a herd.
-    let clients: u64 = args.size(19_000, 2_000);
+    let clients: u64 = args.size(17_000, 2_000);
     let time = Duration::from_secs(args.size(10, 2));
     let mut redis = connect(args)?;
     redis.call(&[b"FLUSHALL"])?;

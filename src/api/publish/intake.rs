@@ -47,6 +47,13 @@ enum Form {
     Binary,
 }
 
+impl PublishRequest {
+    /// Understands a request, in whichever form it says that its body is.
+    pub fn from_http(head: &Parts, body: Bytes, limits: &PublishLimits) -> Result<Self, PublishError> {
+        Intake::of(head)?.understand(body, limits)
+    }
+}
+
 impl Intake {
     /// Looks at a request whose body is not there yet.
     pub(super) fn of(head: &Parts) -> Result<Self, PublishError> {

@@ -1,6 +1,7 @@
 //! Subscriptions join and leave their channels.
 
-use super::super::errands::{Errand, cursor_moved};
+use super::super::cursors::cursor_moved;
+use super::super::errands::Errand;
 use super::super::hub::{HubChannel, Member};
 use super::State;
 use crate::delivery::{Request, SessionEvent};

@@ -1,5 +1,6 @@
 //! The contract over Redis, by events and by polling, and what a server can do to a node.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,7 +112,7 @@ async fn a_killed_subscription_comes_back_and_marks_everything() {
     while !subject.dirty.take(10_000).is_empty() {}
     let raw = server.connection().await.unwrap();
     command(&raw, &["CLIENT", "KILL", "TYPE", "pubsub"]).await;
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     until("every stream is marked", async || {
         seen.extend(subject.dirty.take(10_000));
         (seen.len() == streams.len()).then_some(())
@@ -120,6 +121,39 @@ async fn a_killed_subscription_comes_back_and_marks_everything() {
     subject.add(&streams[1_499], 1).await;
     subject.marked(&streams[1_499]).await;
     assert_eq!(subject.backbone.epoch(), epoch);
+}
+
+/// Subscribing to all of them at once would have Redis close the connection for its output buffer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_million_streams_are_watched_again_over_one_connection() {
+    const STREAMS: usize = 1_000_000;
+    let (subject, server) = by_events_only().await;
+    let raw = server.connection().await.unwrap();
+    let listener = async || {
+        let list = command(&raw, &["CLIENT", "LIST", "TYPE", "pubsub"]).await;
+        let list: String = redis::from_redis_value(list).unwrap();
+        list.split_whitespace().find_map(|field| field.strip_prefix("id=")).map(str::to_owned)
+    };
+    let streams: Vec<StreamKey> = (0..STREAMS).map(|n| stream(&n.to_string())).collect();
+    for some in streams.chunks(100_000) {
+        subject.backbone.watch(some).await.unwrap();
+    }
+    while !subject.dirty.take(10_000).is_empty() {}
+    let before = listener().await;
+    command(&raw, &["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    let mut marked = HashSet::new();
+    until("every stream is marked", async || {
+        marked.extend(subject.dirty.take(STREAMS));
+        (marked.len() == STREAMS).then_some(())
+    })
+    .await;
+    let after = listener().await;
+    assert_ne!(after, before);
+    for watched in [&streams[0], &streams[STREAMS - 1]] {
+        subject.add(watched, 1).await;
+        subject.marked(watched).await;
+    }
+    assert_eq!(listener().await, after, "the second connection lasts");
 }
 
 #[tokio::test]

@@ -51,7 +51,15 @@ struct Track {
     late_redeliveries: u64,
     payloads: HashMap<Offset, String>,
     gaps: Vec<Gap>,
-    open_epoch_gap: Option<usize>,
+    open_epoch_gap: Option<EpochGap>,
+}
+
+/// The last of the gaps, until the next message tells where the new life goes on.
+#[derive(Debug, Clone, Copy)]
+struct EpochGap {
+    place: usize,
+    /// What was published before it was told may have ended with the old life.
+    told_at: Offset,
 }
 
 /// Offsets after `after`, up to and with `until`, belong to the client.
@@ -117,13 +125,23 @@ impl Account {
         self.track(client, channel).received(delivery);
     }
 
-    /// A gap was told. One with reason `epoch` also covers what comes before the next message: entries
-    /// of a life that ended have offsets nobody can name any more.
-    pub fn gap(&mut self, client: ClientId, channel: &str, after: Offset, until: Offset, reason: &str) {
+    /// A gap was told. One with reason `epoch` also covers what comes before the next message, or, while
+    /// there is none, what was published until now, in Unix milliseconds: entries of a life that ended have
+    /// offsets nobody can name any more.
+    pub fn gap(
+        &mut self,
+        client: ClientId,
+        channel: &str,
+        after: Offset,
+        until: Offset,
+        reason: &str,
+        now_ms: u64,
+    ) {
         let track = self.track(client, channel);
         track.gaps.push(Gap { after, until });
         if reason == "epoch" {
-            track.open_epoch_gap = Some(track.gaps.len() - 1);
+            let told_at = Offset { ms: now_ms, seq: u64::MAX };
+            track.open_epoch_gap = Some(EpochGap { place: track.gaps.len() - 1, told_at });
         }
     }
 
@@ -212,7 +230,7 @@ impl Track {
         let is_new = *times == 1;
         let is_new_here = self.on_this_connection.insert(offset);
         if let Some(gap) = self.open_epoch_gap.take_if(|_| is_new) {
-            let gap = &mut self.gaps[gap];
+            let gap = &mut self.gaps[gap.place];
             gap.until = gap.until.max(Offset { ms: offset.ms, seq: offset.seq.saturating_sub(1) });
         }
         if is_new {
@@ -246,10 +264,11 @@ impl Track {
     }
 
     fn missing<'a>(&'a self, log: &'a BTreeMap<Offset, String>) -> impl Iterator<Item = Offset> + 'a {
-        log.keys().copied().filter(|offset| {
+        let open = self.open_epoch_gap.map(|gap| Gap { until: gap.told_at, ..self.gaps[gap.place] });
+        log.keys().copied().filter(move |offset| {
             self.entitled.iter().any(|range| range.holds(*offset))
                 && !self.seen.contains_key(offset)
-                && !self.gaps.iter().any(|gap| gap.after < *offset && *offset <= gap.until)
+                && !self.gaps.iter().chain(&open).any(|gap| gap.after < *offset && *offset <= gap.until)
         })
     }
 

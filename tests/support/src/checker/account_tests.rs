@@ -83,7 +83,7 @@ fn what_was_published_before_the_subscription_is_not_owed() {
 fn a_gap_told_covers_exactly_its_range() {
     let mut account = account(5);
     receive(&mut account, 1, 1);
-    account.gap(0, ROOM, at(1), at(3), "trimmed");
+    account.gap(0, ROOM, at(1), at(3), "trimmed", 9);
     receive(&mut account, 5, 1);
     let report = account.report();
     assert_eq!(report.lost, 1, "4 lies outside the gap\n{report}");
@@ -95,7 +95,8 @@ fn a_gap_told_covers_exactly_its_range() {
 fn an_epoch_gap_reaches_the_next_message() {
     let mut account = account(5);
     receive(&mut account, 1, 1);
-    account.gap(0, ROOM, at(1), at(1), "epoch");
+    account.gap(0, ROOM, at(1), at(1), "epoch", 3);
+    assert_eq!(account.report().lost, 2, "4 and 5 were published after it was told");
     receive(&mut account, 4, 1);
     assert_eq!(account.report().lost, 1, "5 came after the new life began");
     receive(&mut account, 5, 1);

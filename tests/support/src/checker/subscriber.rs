@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
@@ -187,7 +187,9 @@ async fn handle(
             let until = frame.offset(if is_gap { "until" } else { "offset" })?;
             if is_gap {
                 let after = frame.offset("after")?;
-                shared.account().gap(client, channel, after, until, frame.text("reason"));
+                let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+                let now_ms = u64::try_from(now.as_millis())?;
+                shared.account().gap(client, channel, after, until, frame.text("reason"), now_ms);
             }
             if let Some(place) = memory.places.get_mut(channel) {
                 place.offset = place.offset.max(until);
