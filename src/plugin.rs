@@ -24,6 +24,7 @@ mod instance;
 pub mod log;
 pub mod outcome;
 pub mod prepare;
+pub mod tables;
 mod workers;
 
 #[cfg(test)]
@@ -36,3 +37,4 @@ pub use host::{Delivery, HostConfig, Plugin, PluginHost, Services, Settings};
 pub use inspect::Rejection;
 pub use outcome::Failure;
 pub use prepare::Prepared;
+pub use tables::{Table, Tables, TablesKeeper};

@@ -13,8 +13,8 @@ use super::outcome::BadAnswer;
 use crate::telemetry::Label as _;
 pub use crate::telemetry::PluginHook as Hook;
 
-/// How often `on-deliver` is asked, as the plugin declares by the hook it exports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// How often `on-deliver` is asked, as the plugin declares by the hook it exports; the coarsest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     /// Once a message.
     Message,
