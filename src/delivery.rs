@@ -12,11 +12,15 @@ mod outlet;
 mod pages;
 pub mod queues;
 mod ring;
+pub mod shaping;
 pub mod upstream;
+pub mod view;
 
 pub use batch::{Batch, Channel, Item};
 pub use feed::{Feed, FeedHandle, FeedOptions, Links, Request, Trims};
 pub use ingress::{Ingress, IngressOptions};
 pub use janitor::{Janitor, JanitorOptions};
 pub use outlet::{Delivery, ShardId};
+pub use shaping::Shaper;
 pub use upstream::{SessionEvent, Upstream, Who};
+pub use view::{Audience, Subscriber, View};

@@ -25,14 +25,15 @@ use crate::backbone::redis::{RedisBackbone, RedisConfig};
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError};
 use crate::config::{BackboneConfig, Config, RetentionConfig, Wake, places, raise_file_limit};
-use crate::delivery::queues::{QueueOptions, Queues, QueuesHandle};
+use crate::delivery::queues::{QueueLinks, QueueOptions, Queues, QueuesHandle};
 use crate::delivery::{
-    Delivery, Feed, FeedHandle, FeedOptions, Ingress, IngressOptions, Janitor, JanitorOptions, Links,
+    Delivery, Feed, FeedHandle, FeedOptions, Ingress, IngressOptions, Janitor, JanitorOptions, Links, Shaper,
     ShardId, Trims, Upstream,
 };
 use crate::directory::{Directory, Order};
 use crate::domain::NodeId;
 use crate::domain::keys::SECRET_KEY;
+use crate::plugin::Plugins;
 use crate::router::secret::ShortSecret;
 use crate::router::{AffinityKey, ClusterSecret, Members, NodeRecord, ResumeTokens, membership};
 use crate::session::Session;
@@ -146,8 +147,10 @@ impl Node {
             (0..count).map(|_| mpsc::channel::<Order<Session>>(ORDER_QUEUE)).unzip();
         let (record, members) = stages.membership();
         let upstream = stages.upstream();
-        let queues = stages.queues(to_shards.clone());
-        let feed = stages.feed(to_shards, upstream.clone(), members);
+        let plugins = stages.plugins()?;
+        let shaper = Arc::new(Shaper::new(plugins.clone(), stages.backbone.clone()));
+        let queues = stages.queues(to_shards.clone(), shaper.clone());
+        let feed = stages.feed(to_shards, upstream.clone(), members, shaper.clone());
         stages.ingress(upstream.clone(), leaving.clone());
         stages.janitor();
         let directory = stages.directory(to_orders);
@@ -165,6 +168,8 @@ impl Node {
             queues,
             directory,
             upstream,
+            plugins,
+            shaper,
             tenants,
             resume,
             publishing,
@@ -294,11 +299,16 @@ impl<'a> Stages<'a> {
         upstream
     }
 
-    fn queues(&mut self, shards: Vec<mpsc::Sender<Delivery>>) -> QueuesHandle {
+    /// What runs tenants' plugins, and which are on.
+    fn plugins(&mut self) -> Result<Plugins, StartError> {
+        Ok(Plugins::none())
+    }
+
+    fn queues(&mut self, shards: Vec<mpsc::Sender<Delivery>>, shaper: Arc<Shaper>) -> QueuesHandle {
         let options = QueueOptions { lease: self.config.cluster.queue_lease, ..QueueOptions::default() };
         let (backbone, dirty, metrics) = (self.backbone.clone(), self.dirty.clone(), self.metrics.clone());
-        let (queues, task) =
-            Queues::spawn(backbone, self.node(), dirty, metrics, options, shards, self.stop.clone());
+        let links = QueueLinks { backbone, dirty, metrics, shaper, shards };
+        let (queues, task) = Queues::spawn(links, self.node(), options, self.stop.clone());
         self.own(task);
         queues
     }
@@ -308,6 +318,7 @@ impl<'a> Stages<'a> {
         shards: Vec<mpsc::Sender<Delivery>>,
         upstream: Upstream,
         members: watch::Receiver<Arc<Members>>,
+        shaper: Arc<Shaper>,
     ) -> FeedHandle {
         let options = FeedOptions {
             ring_bytes: self.config.memory.ring_bytes,
@@ -321,6 +332,7 @@ impl<'a> Stages<'a> {
             shards,
             upstream,
             trims: trims(members, self.node()),
+            shaper,
         };
         let (feed, task) = Feed::spawn(links, options, self.stop.clone());
         self.own(task);

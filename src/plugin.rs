@@ -31,10 +31,26 @@ mod workers;
 mod tests;
 
 pub use answers::{Admission, DeliverVerdict, PublishVerdict, RouteVerdict, SubscribeVerdict};
-pub use facts::{Facts, HeaderSource};
+pub use facts::{About, Facts};
 pub use hooks::{Hook, Hooks, Scope};
 pub use host::{Delivery, HostConfig, Plugin, PluginHost, Services, Settings};
 pub use inspect::Rejection;
 pub use outcome::Failure;
 pub use prepare::Prepared;
 pub use tables::{Table, Tables, TablesKeeper};
+
+/// The plugins of all tenants for whoever calls hooks: which is on, and what calls it.
+#[derive(Clone)]
+pub struct Plugins {
+    /// Which version of what is on.
+    pub tables: Tables,
+    /// What runs them; `None` where nothing is ever on.
+    pub host: Option<std::sync::Arc<PluginHost>>,
+}
+
+impl Plugins {
+    /// None at all, for ever.
+    pub fn none() -> Self {
+        Self { tables: Tables::none(), host: None }
+    }
+}

@@ -22,9 +22,10 @@ use crate::api::drain::Drain;
 use crate::api::publish::Publishing;
 use crate::backbone::Backbone;
 use crate::delivery::queues::{self, QueuesHandle};
-use crate::delivery::{Delivery, FeedHandle, Request, ShardId, Upstream};
+use crate::delivery::{Delivery, FeedHandle, Request, Shaper, ShardId, Upstream};
 use crate::directory::{Directory, Order};
 use crate::domain::{CloseReason, NodeId};
+use crate::plugin::Plugins;
 use crate::router::ResumeTokens;
 use crate::session::Session;
 use crate::telemetry::{Metrics, events};
@@ -68,6 +69,10 @@ pub struct Env {
     pub directory: Directory<Session>,
     /// What backends are told.
     pub upstream: Upstream,
+    /// Hooks of tenants.
+    pub plugins: Plugins,
+    /// What plugins make of messages.
+    pub shaper: Arc<Shaper>,
     /// The tenants.
     pub tenants: Arc<Tenants>,
     /// Issues and verifies resume tokens.
@@ -142,6 +147,7 @@ impl Shard {
                 env.backbone.clock(),
                 env.metrics.clone(),
                 env.upstream.clone(),
+                env.plugins.clone(),
                 waiting,
             )),
             buffer: RefCell::new(vec![0; 64 * 1024]),
@@ -278,7 +284,19 @@ impl Shard {
 
     /// Hands on what the state asks of the feed and tells the queues, in order.
     async fn keep_talking(self: Rc<Self>) {
-        tokio::join!(self.asks.forward(&self.env.feed), self.tells.forward(&self.env.queues));
+        tokio::join!(
+            self.asks.forward(&self.env.feed),
+            self.tells.forward(&self.env.queues),
+            self.keep_regrouping()
+        );
+    }
+
+    /// Follows the tenants' plugins with the views that sessions take part in.
+    async fn keep_regrouping(self: &Rc<Self>) {
+        let mut tables = self.env.plugins.tables.clone();
+        while tables.changed().await {
+            self.with(State::regroup);
+        }
     }
 
     /// Whether one more dead letter may be written in this second.

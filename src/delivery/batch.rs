@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use super::view::{Audience, View};
 use crate::backbone::Page;
-use crate::domain::{
-    ChannelName, Epoch, Malformed, NamespaceRules, Offset, Publication, StreamKey, TenantId,
-};
+use crate::domain::{ChannelName, Epoch, Malformed, NamespaceRules, Offset, Publication, TenantId};
 use crate::telemetry::{Skip, TenantMetrics, events};
 
 /// A channel and what holds for it; made once a channel and shard, then shared.
@@ -15,8 +14,8 @@ pub struct Channel {
     pub tenant: TenantId,
     /// Its name.
     pub name: ChannelName,
-    /// Its log.
-    pub stream: StreamKey,
+    /// Its log, and who is shown it as here.
+    pub view: View,
     /// The rules of its namespace.
     pub rules: Arc<NamespaceRules>,
     /// Largest payload that is delivered, in bytes.
@@ -32,11 +31,18 @@ pub struct Item {
     pub offset: Offset,
     /// The message, or `None` for an entry that no client ever sees.
     pub message: Option<Arc<Publication>>,
+    /// The message as it is in the log, where a plugin put another in its place.
+    pub original: Option<Arc<Publication>>,
     /// A newer message with its key follows: who catches up in a namespace that conflates does not get it.
     pub superseded: bool,
 }
 
 impl Item {
+    /// An entry as it is in the log.
+    pub fn new(offset: Offset, message: Option<Arc<Publication>>) -> Self {
+        Self { offset, message, original: None, superseded: false }
+    }
+
     /// Bytes it is accounted with in ring, cache and outbox: payload and an allowance for the rest.
     pub fn bytes(&self) -> usize {
         const AROUND: usize = 160;
@@ -47,8 +53,8 @@ impl Item {
 /// Contiguous entries of one channel's log, shared by everybody who reads them.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// The channel's log.
-    pub stream: StreamKey,
+    /// The channel's log, and who gets this. What the log has, as it is, is in the view that all share.
+    pub view: View,
     /// The position it was read from.
     pub after: Offset,
     /// The position of a reader who has taken it.
@@ -75,11 +81,11 @@ impl Batch {
                     .inspect_err(|why| note_skipped(channel, offset, why))
                     .ok()
                     .map(Arc::new);
-                Item { offset, message, superseded: false }
+                Item::new(offset, message)
             })
             .collect();
         Self {
-            stream: channel.stream.clone(),
+            view: View::shared(channel.view.stream.clone()),
             after,
             until: page.end,
             epoch: page.epoch,
@@ -87,6 +93,13 @@ impl Batch {
             more: page.more,
             items,
         }
+    }
+
+    /// The same for an audience that gets these items of it.
+    pub fn shaped(&self, audience: Audience, items: Vec<Item>) -> Self {
+        let Self { ref view, after, until, epoch, whole, more, .. } = *self;
+        let view = View { stream: view.stream.clone(), audience };
+        Self { view, after, until, epoch, whole, more, items }
     }
 
     /// Bytes it is accounted with.

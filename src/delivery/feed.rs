@@ -18,7 +18,9 @@ use super::batch::{Batch, Channel};
 use super::outlet::{Delivery, Outlet, ShardId};
 use super::pages::Pages;
 use super::ring::{Budget, Ring};
+use super::shaping::Shaper;
 use super::upstream::Upstream;
+use super::view::{Audience, View, Views};
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError, Page, Read, Tail, Trim};
 use crate::domain::{Epoch, Kind, Offset, Retention, StreamKey};
@@ -30,7 +32,7 @@ mod sweep;
 mod thinning;
 
 use retained::Retained;
-use side::{Done, Side};
+use side::{Done, Shaped, Side};
 use sweep::Sweep;
 use thinning::Thinning;
 
@@ -45,8 +47,8 @@ pub enum Request {
     },
     /// The shard has no more use for the channel.
     Close {
-        /// The channel's log.
-        stream: StreamKey,
+        /// The view that it opened.
+        view: View,
         /// Who asks.
         shard: ShardId,
         /// Up to where its subscribers were offered the channel, where it was open to them.
@@ -54,8 +56,8 @@ pub enum Request {
     },
     /// Entries after an offset; answered by [`Delivery::Page`]. The channel must be open.
     Read {
-        /// The channel's log.
-        stream: StreamKey,
+        /// The view.
+        view: View,
         /// The reader's position.
         after: Offset,
         /// Who asks.
@@ -103,11 +105,13 @@ const TICK: Duration = Duration::from_millis(20);
 /// A watched channel.
 struct Watched {
     channel: Arc<Channel>,
-    /// Shards that read it.
-    shards: u64,
+    /// Shards that read it, and for whom.
+    views: Views,
     /// `None` until its wake-up is confirmed and its end was read.
     open: Option<Open>,
-    /// Marked before it was open.
+    /// A live batch is being shaped: the next one waits until that was handed on.
+    shaping: bool,
+    /// Marked before it was open, or while a batch was shaped.
     marked: bool,
     /// Nobody reads it.
     idle: Option<Idle>,
@@ -155,12 +159,15 @@ pub struct Links {
     pub upstream: Upstream,
     /// Which channels it trims.
     pub trims: Trims,
+    /// What plugins make of messages.
+    pub shaper: Arc<Shaper>,
 }
 
 /// The feed's state, owned by its one task.
 pub struct Feed {
     backbone: Arc<dyn Backbone>,
     trims: Trims,
+    shaper: Arc<Shaper>,
     dirty: Arc<DirtySet>,
     metrics: Metrics,
     options: FeedOptions,
@@ -185,11 +192,12 @@ impl Feed {
         options: FeedOptions,
         cancel: CancellationToken,
     ) -> (FeedHandle, JoinHandle<()>) {
-        let Links { backbone, dirty, metrics, shards, upstream, trims } = links;
+        let Links { backbone, dirty, metrics, shards, upstream, trims, shaper } = links;
         let (handle, requests) = mpsc::channel(4096);
         let feed = Self {
             backbone,
             trims,
+            shaper,
             dirty,
             metrics,
             options,
@@ -241,37 +249,40 @@ impl Feed {
     fn on_request(&mut self, request: Request) {
         match request {
             Request::Open { channel, shard } => self.on_open(channel, shard),
-            Request::Close { stream, shard, offered } => {
-                if let Some(watched) = self.watched.get_mut(&stream) {
-                    watched.shards &= !shard.bit();
-                    if watched.shards == 0 {
+            Request::Close { view, shard, offered } => {
+                if let Some(watched) = self.watched.get_mut(&view.stream) {
+                    watched.views.part(&view.audience, shard);
+                    if watched.views.is_empty() {
                         let position = watched.open.as_ref().map(|open| open.position);
                         let offered = offered.or(position).unwrap_or(Offset::MAX);
                         watched.idle = Some(Idle { since: Instant::now(), offered });
                     }
                 }
             }
-            Request::Read { stream, after, shard } => self.on_read(stream, after, shard),
+            Request::Read { view, after, shard } => self.on_read(view, after, shard),
         }
     }
 
     fn on_open(&mut self, channel: Arc<Channel>, shard: ShardId) {
-        let stream = channel.stream.clone();
+        let view = channel.view.clone();
+        let stream = &view.stream;
         let watched = self.watched.entry(stream.clone()).or_insert_with(|| {
-            if !self.closing.contains_key(&stream) {
+            if !self.closing.contains_key(stream) {
                 self.opening.push(stream.clone());
             }
-            Watched { channel, shards: 0, open: None, marked: false, idle: None }
+            let views = Views::default();
+            Watched { channel, views, open: None, shaping: false, marked: false, idle: None }
         });
-        watched.shards |= shard.bit();
+        watched.views.join(&view.audience, shard);
         watched.idle = None;
         if let Some(open) = &watched.open {
             let tail = Tail { last: open.position, first: None, added: open.added, epoch: open.epoch };
-            self.outlets[usize::from(shard.0)].answer(Delivery::Opened { stream, tail: Ok(tail) });
+            self.outlets[usize::from(shard.0)].answer(Delivery::Opened { view, tail: Ok(tail) });
         }
     }
 
-    fn on_read(&mut self, stream: StreamKey, after: Offset, shard: ShardId) {
+    fn on_read(&mut self, view: View, after: Offset, shard: ShardId) {
+        let stream = view.stream.clone();
         let Some(watched) = self.watched.get(&stream) else {
             tracing::error!(%stream, "a shard reads a channel that it did not open");
             return;
@@ -281,8 +292,10 @@ impl Feed {
         if let Some(batch) = from_ring.or_else(|| self.pages.find(&stream, after, open.epoch, Instant::now()))
         {
             self.metrics.node().page_cache_hits.inc();
-            self.outlets[usize::from(shard.0)].answer(Delivery::Page { stream, after, batch: Ok(batch) });
-        } else if self.pages.join(&stream, after, shard) {
+            let mut views = Views::default();
+            views.join(&view.audience, shard);
+            self.answer_page(watched.channel.clone(), after, views, &batch);
+        } else if self.pages.join(&view, after, shard) {
             self.metrics.node().page_cache_misses.inc();
             let count = fitting(PAGE_COUNT, open.entry_bytes);
             let beyond = after > open.position;
@@ -307,13 +320,13 @@ impl Feed {
         for stream in self.dirty.take(PIPELINE) {
             let Some(watched) = self.watched.get_mut(&stream) else { continue };
             match &watched.open {
-                Some(open) => reads.push(Read {
+                Some(open) if !watched.shaping => reads.push(Read {
                     stream,
                     after: open.position,
                     added: open.added,
                     count: fitting(LIVE_COUNT, open.entry_bytes),
                 }),
-                None => watched.marked = true,
+                _ => watched.marked = true,
             }
         }
         if !reads.is_empty() {
@@ -349,6 +362,7 @@ impl Feed {
                 self.metrics.node().ring_bytes.set(self.budget.used() as i64);
             }
             Done::Page(read, page) => self.on_page(read, page),
+            Done::Shaped(shaped) => self.on_shaped(shaped),
             Done::Unwatched(streams) => self.on_unwatched(streams),
             Done::Trimmed => {}
         }
@@ -358,6 +372,12 @@ impl Feed {
     /// by the sweep.
     fn on_failed(&mut self, error: &JoinError) {
         self.reading = self.reading.filter(|id| *id != error.id());
+        // If it shaped a batch, readers find the hole and read it from the log.
+        for (stream, watched) in &mut self.watched {
+            if std::mem::take(&mut watched.shaping) {
+                self.dirty.mark([stream.clone()]);
+            }
+        }
         tracing::error!(%error, "a task of the feed failed");
     }
 
@@ -373,7 +393,6 @@ impl Feed {
             // Opened twice, by an opening that outlived its first watch: where it was read to stands.
             return;
         }
-        let shards = watched.shards;
         match &tail {
             Ok(tail) => {
                 let most = watched.channel.rules.max_per_subscriber_per_s;
@@ -392,15 +411,16 @@ impl Feed {
             }
             Err(error) => {
                 self.on_read_error(&stream, error);
-                if let Some((index, ..)) = self.watched.shift_remove_full(&stream) {
+                if let Some((index, _, refused)) = self.watched.shift_remove_full(&stream) {
                     self.sweep.removed(index);
+                    tell_opened(&mut self.outlets, &stream, &refused.views, &tail);
                 }
                 self.unwatch(vec![(stream.clone(), None)]);
             }
         }
         self.metrics.node().watched_streams.set(self.watched.len() as i64);
-        for (_, outlet) in outlets(&mut self.outlets, shards) {
-            outlet.answer(Delivery::Opened { stream: stream.clone(), tail: tail.clone() });
+        if let Some(watched) = self.watched.get(&stream) {
+            tell_opened(&mut self.outlets, &stream, &watched.views, &tail);
         }
     }
 
@@ -462,10 +482,48 @@ impl Feed {
             open.retained.grew(first.offset, batch.items.len(), batch.bytes());
             open.entry_bytes = batch.bytes() / batch.items.len();
         }
-        let _span = deliver_span(&watched.channel.tenant, batch.items.len(), batch.traceparents()).entered();
-        for (shard, outlet) in outlets(&mut self.outlets, watched.shards) {
-            if !outlet.offer(&batch) {
-                events::shard_inbox_full(self.metrics.node(), shard);
+        let channel = watched.channel.clone();
+        if self.shaper.passes(&channel.tenant, &batch.items) {
+            let _span = deliver_span(&channel.tenant, batch.items.len(), batch.traceparents()).entered();
+            for (audience, shards) in watched.views.iter() {
+                offer(&mut self.outlets, shards, &for_audience(&batch, audience), &self.metrics);
+            }
+        } else {
+            watched.shaping = true;
+            let audiences = watched.views.iter().map(|(audience, shards)| (audience.clone(), shards));
+            let audiences = audiences.collect();
+            self.side.spawn(Side::new(self).shape(channel, None, batch, audiences));
+        }
+    }
+
+    /// Hands on what was shaped.
+    fn on_shaped(&mut self, shaped: Shaped) {
+        let Shaped { channel, page, batch, views } = shaped;
+        let stream = &channel.view.stream;
+        if let Some(after) = page {
+            for (_, shards, batch) in views {
+                // Whom nothing can be shown to asks again as somebody else.
+                if let Some(batch) = batch {
+                    answer(&mut self.outlets, shards, after, &batch);
+                }
+            }
+            return;
+        }
+        let Some(watched) = self.watched.get_mut(stream) else { return };
+        watched.shaping = false;
+        if std::mem::take(&mut watched.marked) {
+            self.dirty.mark([stream.clone()]);
+        }
+        let _span = deliver_span(&channel.tenant, batch.items.len(), batch.traceparents()).entered();
+        for (audience, shards, shaped) in views {
+            match shaped {
+                Some(batch) => offer(&mut self.outlets, shards, &batch, &self.metrics),
+                None => {
+                    let view = View { stream: stream.clone(), audience };
+                    for (_, outlet) in outlets(&mut self.outlets, shards) {
+                        outlet.lag(view.clone(), &batch);
+                    }
+                }
             }
         }
     }
@@ -482,10 +540,10 @@ impl Feed {
     }
 
     fn on_page(&mut self, read: Read, page: Result<Page, BackboneError>) {
-        let shards = self.pages.arrived(&read.stream, read.after);
+        let views = self.pages.arrived(&read.stream, read.after);
         let Some(watched) = self.watched.get(&read.stream) else { return };
         let batch = page.map(|page| Arc::new(Batch::from_page(&watched.channel, read.after, page)));
-        match &batch {
+        match batch {
             Ok(batch) => {
                 // The log ends below what was read of it, or began a new life: shown to everybody by the
                 // next live read. Without it a reader would ask for the same again and again.
@@ -493,13 +551,31 @@ impl Feed {
                 if !batch.more && watched.open.as_ref().is_some_and(behind) {
                     self.dirty.mark([read.stream.clone()]);
                 }
-                self.pages.keep(batch, Instant::now());
+                self.pages.keep(&batch, Instant::now());
+                self.answer_page(watched.channel.clone(), read.after, views, &batch);
             }
-            Err(error) => self.on_read_error(&read.stream, error),
+            Err(error) => {
+                self.on_read_error(&read.stream, &error);
+                for (audience, shards) in views.iter() {
+                    let view = View { stream: read.stream.clone(), audience: audience.clone() };
+                    for (_, outlet) in outlets(&mut self.outlets, shards) {
+                        let (view, after, batch) = (view.clone(), read.after, Err(error.clone()));
+                        outlet.answer(Delivery::Page { view, after, batch });
+                    }
+                }
+            }
         }
-        for (_, outlet) in outlets(&mut self.outlets, shards) {
-            let (stream, after) = (read.stream.clone(), read.after);
-            outlet.answer(Delivery::Page { stream, after, batch: batch.clone() });
+    }
+
+    /// Answers with a page, shaped where a plugin wants that.
+    fn answer_page(&mut self, channel: Arc<Channel>, after: Offset, views: Views, batch: &Arc<Batch>) {
+        if self.shaper.passes(&channel.tenant, &batch.items) {
+            for (audience, shards) in views.iter() {
+                answer(&mut self.outlets, shards, after, &for_audience(batch, audience));
+            }
+        } else {
+            let audiences = views.iter().map(|(audience, shards)| (audience.clone(), shards)).collect();
+            self.side.spawn(Side::new(self).shape(channel, Some(after), batch.clone(), audiences));
         }
     }
 
@@ -557,6 +633,40 @@ impl Feed {
 /// The outlets of a set of shards.
 fn outlets(outlets: &mut [Outlet], shards: u64) -> impl Iterator<Item = (usize, &mut Outlet)> {
     outlets.iter_mut().enumerate().filter(move |(shard, _)| shards & (1 << shard) != 0)
+}
+
+/// Offers a live batch to shards.
+fn offer(all: &mut [Outlet], shards: u64, batch: &Arc<Batch>, metrics: &Metrics) {
+    for (shard, outlet) in outlets(all, shards) {
+        if !outlet.offer(batch) {
+            events::shard_inbox_full(metrics.node(), shard);
+        }
+    }
+}
+
+/// Answers shards with a page.
+fn answer(all: &mut [Outlet], shards: u64, after: Offset, batch: &Arc<Batch>) {
+    for (_, outlet) in outlets(all, shards) {
+        outlet.answer(Delivery::Page { view: batch.view.clone(), after, batch: Ok(batch.clone()) });
+    }
+}
+
+/// Tells shards where a channel ends, or why it cannot be opened.
+fn tell_opened(all: &mut [Outlet], stream: &StreamKey, views: &Views, tail: &Result<Tail, BackboneError>) {
+    for (audience, shards) in views.iter() {
+        let view = View { stream: stream.clone(), audience: audience.clone() };
+        for (_, outlet) in outlets(all, shards) {
+            outlet.answer(Delivery::Opened { view: view.clone(), tail: tail.clone() });
+        }
+    }
+}
+
+/// What an audience gets where no plugin says otherwise.
+fn for_audience(batch: &Arc<Batch>, audience: &Audience) -> Arc<Batch> {
+    match audience {
+        Audience::Everyone => batch.clone(),
+        other => Arc::new(batch.shaped(other.clone(), batch.items.clone())),
+    }
 }
 
 /// How many entries of a typical size fit into one read, at most `most`.

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::batch::{Batch, Channel};
 use super::queues::{Task, WorkerId};
+use super::view::View;
 use crate::backbone::{BackboneError, Tail};
 use crate::domain::{Epoch, Offset, StreamKey};
 
@@ -31,8 +32,8 @@ impl ShardId {
 pub enum Delivery {
     /// Answers `Request::Open`: wake-ups are confirmed and the position was read after that.
     Opened {
-        /// The channel's log.
-        stream: StreamKey,
+        /// What was opened.
+        view: View,
         /// Where it ends, or why it cannot be opened. Retryable errors are retried and not told.
         tail: Result<Tail, BackboneError>,
     },
@@ -40,8 +41,8 @@ pub enum Delivery {
     Live(Arc<Batch>),
     /// Answers `Request::Read`.
     Page {
-        /// The channel's log.
-        stream: StreamKey,
+        /// What was read.
+        view: View,
         /// What was asked for.
         after: Offset,
         /// The entries; retryable errors are retried and not told. The batch may begin before `after`.
@@ -49,8 +50,8 @@ pub enum Delivery {
     },
     /// The shard's queue was full and batches of this channel were left out: read on from the log.
     Lagged {
-        /// The channel's log.
-        stream: StreamKey,
+        /// Where they were left out.
+        view: View,
         /// Where the last batch left out ended: readers who stand before it have something to read.
         until: Offset,
         /// The epoch of that batch.
@@ -90,7 +91,7 @@ pub enum Delivery {
 pub(super) struct Outlet {
     queue: mpsc::Sender<Delivery>,
     backlog: VecDeque<Delivery>,
-    lagging: IndexMap<StreamKey, (Offset, Epoch)>,
+    lagging: IndexMap<View, (Offset, Epoch)>,
 }
 
 impl Outlet {
@@ -109,8 +110,13 @@ impl Outlet {
         if !self.is_blocked() && self.queue.try_send(Delivery::Live(batch.clone())).is_ok() {
             return true;
         }
-        self.lagging.insert(batch.stream.clone(), (batch.until, batch.epoch));
+        self.lag(batch.view.clone(), batch);
         false
+    }
+
+    /// Leaves a live batch out of a view.
+    pub(super) fn lag(&mut self, view: View, batch: &Batch) {
+        self.lagging.insert(view, (batch.until, batch.epoch));
     }
 
     /// Whether something waits for room in the queue.
@@ -126,11 +132,11 @@ impl Outlet {
                 return;
             }
         }
-        while let Some((stream, (until, epoch))) = self.lagging.pop() {
-            if let Err(TrySendError::Full(Delivery::Lagged { stream, .. })) =
-                self.queue.try_send(Delivery::Lagged { stream, until, epoch })
+        while let Some((view, (until, epoch))) = self.lagging.pop() {
+            if let Err(TrySendError::Full(Delivery::Lagged { view, .. })) =
+                self.queue.try_send(Delivery::Lagged { view, until, epoch })
             {
-                self.lagging.insert(stream, (until, epoch));
+                self.lagging.insert(view, (until, epoch));
                 return;
             }
         }
@@ -143,8 +149,8 @@ mod tests {
 
     fn batch(stream: &str) -> Arc<Batch> {
         let (after, until, epoch) = (Offset::ZERO, Offset { ms: 7, seq: 0 }, Epoch(1));
-        let stream = StreamKey::from_raw(stream);
-        Arc::new(Batch { stream, after, until, epoch, whole: true, more: false, items: Vec::new() })
+        let view = View::shared(StreamKey::from_raw(stream));
+        Arc::new(Batch { view, after, until, epoch, whole: true, more: false, items: Vec::new() })
     }
 
     #[test]
@@ -153,8 +159,8 @@ mod tests {
         let mut outlet = Outlet::new(queue);
         assert!(outlet.offer(&batch("a")));
         assert!(!outlet.offer(&batch("b")));
-        let (stream, after) = (StreamKey::from_raw("c"), Offset::ZERO);
-        outlet.answer(Delivery::Page { stream, after, batch: Ok(batch("c")) });
+        let (view, after) = (View::shared(StreamKey::from_raw("c")), Offset::ZERO);
+        outlet.answer(Delivery::Page { view, after, batch: Ok(batch("c")) });
         assert!(matches!(shard.try_recv(), Ok(Delivery::Live(_))));
         outlet.pump();
         assert!(matches!(shard.try_recv(), Ok(Delivery::Page { .. })));

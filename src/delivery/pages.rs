@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::batch::Batch;
 use super::outlet::ShardId;
+use super::view::{View, Views};
 use crate::domain::{Epoch, Offset, StreamKey};
 
 /// How long a page answers: entries that a backend withdraws go on being delivered for so long.
@@ -19,7 +20,7 @@ pub(super) struct Pages {
     used: usize,
     cached: HashMap<StreamKey, BTreeMap<Offset, Arc<Batch>>>,
     order: VecDeque<(Instant, StreamKey, Offset)>,
-    under_way: HashMap<(StreamKey, Offset), u64>,
+    under_way: HashMap<(StreamKey, Offset), Views>,
 }
 
 impl Pages {
@@ -43,16 +44,16 @@ impl Pages {
     }
 
     /// Joins a read; true when this is the first to want it, who then has to start it.
-    pub(super) fn join(&mut self, stream: &StreamKey, from: Offset, shard: ShardId) -> bool {
-        let waiting = self.under_way.entry((stream.clone(), from)).or_default();
-        let first = *waiting == 0;
-        *waiting |= shard.bit();
+    pub(super) fn join(&mut self, view: &View, from: Offset, shard: ShardId) -> bool {
+        let waiting = self.under_way.entry((view.stream.clone(), from)).or_default();
+        let first = waiting.is_empty();
+        waiting.join(&view.audience, shard);
         first
     }
 
-    /// Ends a read; the set of shards that wait for it.
-    pub(super) fn arrived(&mut self, stream: &StreamKey, from: Offset) -> u64 {
-        self.under_way.remove(&(stream.clone(), from)).unwrap_or(0)
+    /// Ends a read; which shards wait for it, for whom.
+    pub(super) fn arrived(&mut self, stream: &StreamKey, from: Offset) -> Views {
+        self.under_way.remove(&(stream.clone(), from)).unwrap_or_default()
     }
 
     /// Keeps a page for others, unless it has doubt or holds nothing.
@@ -62,12 +63,12 @@ impl Pages {
         }
         // The log grows: who is served this page later has to look what follows, mostly in the ring.
         let page = if page.more { page.clone() } else { Arc::new(Batch { more: true, ..(**page).clone() }) };
-        let pages = self.cached.entry(page.stream.clone()).or_default();
+        let pages = self.cached.entry(page.view.stream.clone()).or_default();
         if let Some(replaced) = pages.insert(page.after, page.clone()) {
             self.used -= replaced.bytes();
         }
         self.used += page.bytes();
-        self.order.push_back((now, page.stream.clone(), page.after));
+        self.order.push_back((now, page.view.stream.clone(), page.after));
         while self.used > self.limit && !self.order.is_empty() {
             self.forget_oldest();
         }
@@ -94,26 +95,27 @@ impl Pages {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::Item;
+    use crate::delivery::{Audience, Item};
 
     fn page(after: u64, until: u64) -> Arc<Batch> {
         let offset = |ms| Offset { ms, seq: 0 };
-        let items = (after + 1..=until)
-            .map(|ms| Item { offset: offset(ms), message: None, superseded: false })
-            .collect();
-        let stream = StreamKey::from_raw("s");
+        let items = (after + 1..=until).map(|ms| Item::new(offset(ms), None)).collect();
+        let view = View::shared(StreamKey::from_raw("s"));
         let (after, until) = (offset(after), offset(until));
-        Arc::new(Batch { stream, after, until, epoch: Epoch(1), whole: true, more: true, items })
+        Arc::new(Batch { view, after, until, epoch: Epoch(1), whole: true, more: true, items })
     }
 
     #[test]
     fn equal_reads_are_one_and_pages_serve_whoever_stands_in_them() {
         let mut pages = Pages::new(usize::MAX);
         let (stream, now) = (StreamKey::from_raw("s"), Instant::now());
-        let from = Offset { ms: 5, seq: 0 };
-        assert!(pages.join(&stream, from, ShardId(0)));
-        assert!(!pages.join(&stream, from, ShardId(1)));
-        assert_eq!(pages.arrived(&stream, from), 0b11);
+        let (view, from) = (View::shared(stream.clone()), Offset { ms: 5, seq: 0 });
+        let gold = View { audience: Audience::Class("gold".into()), ..view.clone() };
+        assert!(pages.join(&view, from, ShardId(0)));
+        assert!(!pages.join(&view, from, ShardId(1)));
+        assert!(!pages.join(&gold, from, ShardId(1)), "the log is the same for all");
+        let waiting = pages.arrived(&stream, from);
+        assert_eq!(waiting.iter().collect::<Vec<_>>(), [(&view.audience, 0b11), (&gold.audience, 0b10)]);
         pages.keep(&page(0, 9), now);
         assert!(pages.find(&stream, from, Epoch(1), now).is_some());
         assert!(pages.find(&stream, from, Epoch(2), now).is_none(), "another life of the log");

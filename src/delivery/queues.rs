@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::Channel;
 use super::outlet::{Delivery, Outlet, ShardId};
+use super::shaping::Shaper;
+use super::view::{Audience, Subscriber};
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, Held};
 use crate::domain::{NodeId, Offset, Publication, SessionId, StreamKey};
@@ -23,7 +25,7 @@ use crate::telemetry::{Metrics, events};
 mod queue;
 mod turn;
 
-use queue::{Phase, Queue};
+use queue::{Dealt, Phase, Queue};
 use turn::{Opening, Turn, Turned};
 
 /// A session at a queue. One that comes back on another connection is another worker of the same session:
@@ -60,6 +62,8 @@ pub enum Word {
     Pause(Vec<Held>),
     /// It ends; these go back.
     Leave(Vec<Held>),
+    /// To plugins it is this from now on.
+    Is(Arc<Subscriber>),
 }
 
 /// What a shard asks of the queues.
@@ -73,6 +77,8 @@ pub enum Request {
         worker: WorkerId,
         /// Where it sits.
         shard: ShardId,
+        /// What it is to plugins.
+        subscriber: Arc<Subscriber>,
         /// Attempts that a task has.
         attempts: u8,
     },
@@ -116,6 +122,20 @@ const DEAD_LETTERS_A_SECOND: usize = 200;
 /// How long the last words to the backbone may take when the node ends.
 const GOODBYE: Duration = Duration::from_secs(3);
 
+/// What the queues are connected with.
+pub struct QueueLinks {
+    /// Where the work is.
+    pub backbone: Arc<dyn Backbone>,
+    /// Where the backbone marks what to read.
+    pub dirty: Arc<DirtySet>,
+    /// What they count.
+    pub metrics: Metrics,
+    /// What plugins make of tasks.
+    pub shaper: Arc<Shaper>,
+    /// Who gets tasks, by shard number.
+    pub shards: Vec<mpsc::Sender<Delivery>>,
+}
+
 /// The state, owned by one task.
 pub struct Queues {
     backbone: Arc<dyn Backbone>,
@@ -124,6 +144,7 @@ pub struct Queues {
     dirty: Arc<DirtySet>,
     marks: Arc<DirtySet>,
     metrics: Metrics,
+    shaper: Arc<Shaper>,
     options: QueueOptions,
     queues: IndexMap<StreamKey, Queue>,
     outlets: Vec<Outlet>,
@@ -136,21 +157,27 @@ pub struct Queues {
 enum Done {
     Opened(Opening),
     Turned(StreamKey, Box<Turned>),
+    Shaped(StreamKey, Vec<Shown>),
     Unwatched(StreamKey),
 }
 
+/// A task that was dealt out, as its worker is to see it.
+struct Shown {
+    dealt: Dealt,
+    /// `None`: the worker is to see nothing of it.
+    message: Option<Arc<Publication>>,
+}
+
 impl Queues {
-    /// Starts them. They end when `cancel` fires or every handle is gone, and give back what the node
+    /// Starts them, for this node. They end when `cancel` fires or every handle is gone, and give back what the node
     /// still holds; the join handle waits for that.
     pub fn spawn(
-        backbone: Arc<dyn Backbone>,
+        links: QueueLinks,
         node: NodeId,
-        dirty: Arc<DirtySet>,
-        metrics: Metrics,
         options: QueueOptions,
-        shards: Vec<mpsc::Sender<Delivery>>,
         cancel: CancellationToken,
     ) -> (QueuesHandle, JoinHandle<()>) {
+        let QueueLinks { backbone, dirty, metrics, shaper, shards } = links;
         let (handle, requests) = mpsc::channel(4096);
         let queues = Self {
             backbone,
@@ -158,6 +185,7 @@ impl Queues {
             dirty,
             marks: Arc::default(),
             metrics,
+            shaper,
             options,
             queues: IndexMap::new(),
             outlets: shards.into_iter().map(Outlet::new).collect(),
@@ -189,7 +217,7 @@ impl Queues {
                     Ok(done) => touched.extend(self.on_done(done)),
                     Err(error) => {
                         tracing::error!(%error, "a task of the queues failed");
-                        self.queues.values_mut().for_each(|queue| queue.turn_failed(error.id()));
+                        self.queues.values_mut().for_each(|queue| queue.task_failed(error.id()));
                     }
                 },
                 () = marks.marked() => touched.extend(self.on_marks()),
@@ -206,14 +234,14 @@ impl Queues {
     /// Takes a request; the queue that it is about.
     fn on_request(&mut self, request: Request) -> StreamKey {
         match request {
-            Request::Join { channel, worker, shard, attempts } => {
-                let stream = channel.stream.clone();
+            Request::Join { channel, worker, shard, subscriber, attempts } => {
+                let stream = channel.view.stream.clone();
                 if !self.queues.contains_key(&stream) {
                     self.open(&stream);
                 }
                 let queue =
                     self.queues.entry(stream.clone()).or_insert_with(|| Queue::new(channel, attempts));
-                queue.join(worker, shard, attempts);
+                queue.join(worker, shard, subscriber, attempts);
                 if let Phase::Open(epoch) = queue.phase {
                     let channel = Ok((queue.channel.clone(), epoch));
                     let stream = stream.clone();
@@ -285,6 +313,25 @@ impl Queues {
                 }
                 Some(stream)
             }
+            Done::Shaped(stream, shown) => {
+                let queue = self.queues.get_mut(&stream)?;
+                queue.shaped();
+                for Shown { dealt, message } in shown {
+                    match message {
+                        Some(message) => {
+                            let Dealt { worker, shard, task, .. } = dealt;
+                            let (stream, task) = (stream.clone(), Task { message, ..task });
+                            self.outlets[usize::from(shard.0)].answer(Delivery::Task {
+                                stream,
+                                worker,
+                                task,
+                            });
+                        }
+                        None => queue.not_shown(&dealt),
+                    }
+                }
+                Some(stream)
+            }
             Done::Unwatched(stream) => {
                 let wanted = self.queues.get(&stream).is_some_and(|queue| !queue.is_idle());
                 if wanted {
@@ -346,11 +393,20 @@ impl Queues {
     fn go_on(&mut self, stream: &StreamKey) {
         let Some(queue) = self.queues.get_mut(stream) else { return };
         let outlets = &mut self.outlets;
-        while let Some((worker, shard, task)) =
-            queue.deal(|shard| !outlets[usize::from(shard.0)].is_blocked())
-        {
+        let mut shaped = Vec::new();
+        while let Some(dealt) = queue.deal(|shard| !outlets[usize::from(shard.0)].is_blocked()) {
+            // Once one has to be shaped the others come after it.
+            if !shaped.is_empty() || !self.shaper.passes(&queue.channel.tenant, &[dealt.item()]) {
+                shaped.push(dealt);
+                continue;
+            }
+            let Dealt { worker, shard, task, .. } = dealt;
             let stream = stream.clone();
             outlets[usize::from(shard.0)].answer(Delivery::Task { stream, worker, task });
+        }
+        if !shaped.is_empty() {
+            let shaping = shape(self.shaper.clone(), queue.channel.clone(), shaped);
+            queue.set_shaping(self.side.spawn(shaping).id());
         }
         let Some(plan) = queue.plan(Instant::now(), self.options.lease, self.letters) else { return };
         self.letters -= plan.letters.len();
@@ -388,6 +444,18 @@ impl Queues {
         }
         while let Ok(Some(_)) = timeout_at(until, last.join_next()).await {}
     }
+}
+
+/// Shows tasks that were dealt out to plugins.
+async fn shape(shaper: Arc<Shaper>, channel: Arc<Channel>, tasks: Vec<Dealt>) -> Done {
+    let mut shown = Vec::with_capacity(tasks.len());
+    for dealt in tasks {
+        let audience = Audience::Session(dealt.subscriber.clone());
+        let items = shaper.shape(&channel, &audience, &[dealt.item()]).await;
+        let message = items.and_then(|mut items| items.pop()?.message);
+        shown.push(Shown { dealt, message });
+    }
+    Done::Shaped(channel.view.stream.clone(), shown)
 }
 
 #[cfg(test)]

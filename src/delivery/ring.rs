@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::batch::{Batch, Item};
+use super::view::View;
 use crate::domain::{Epoch, Offset, StreamKey};
 
 /// The ring of one channel: contiguous entries from `after` on.
@@ -33,7 +34,7 @@ impl Ring {
         }
         for item in &batch.items {
             budget.used += item.bytes();
-            budget.order.push_back((batch.stream.clone(), item.offset));
+            budget.order.push_back((batch.view.stream.clone(), item.offset));
             self.items.push_back(item.clone());
         }
     }
@@ -61,7 +62,8 @@ impl Ring {
         let items: Vec<_> = self.items.range(first..).take(most).cloned().collect();
         let more = first + items.len() < self.items.len();
         let until = if more { items.last().map_or(position, |last| last.offset) } else { position };
-        Some(Batch { stream: stream.clone(), after: from, until, epoch, whole: true, more, items })
+        let view = View::shared(stream.clone());
+        Some(Batch { view, after: from, until, epoch, whole: true, more, items })
     }
 
     fn drop_oldest(&mut self, offset: Offset, budget: &mut Budget) {
@@ -105,9 +107,9 @@ mod tests {
 
     fn batch(after: u64, items: std::ops::RangeInclusive<u64>, whole: bool) -> Batch {
         let until = offset(*items.end());
-        let items = items.map(|ms| Item { offset: offset(ms), message: None, superseded: false }).collect();
-        let stream = StreamKey::from_raw("s");
-        Batch { stream, after: offset(after), until, epoch: Epoch(1), whole, more: false, items }
+        let items = items.map(|ms| Item::new(offset(ms), None)).collect();
+        let view = View::shared(StreamKey::from_raw("s"));
+        Batch { view, after: offset(after), until, epoch: Epoch(1), whole, more: false, items }
     }
 
     fn read(ring: &Ring, from: u64, position: u64) -> Option<(Vec<u64>, bool)> {
@@ -131,8 +133,7 @@ mod tests {
 
     #[test]
     fn the_budget_drops_the_oldest_of_all() {
-        let mut budget =
-            Budget::new(3 * Item { offset: offset(0), message: None, superseded: false }.bytes());
+        let mut budget = Budget::new(3 * Item::new(offset(0), None).bytes());
         let mut ring = Ring::at(offset(0));
         ring.push(&batch(0, 1..=5, true), &mut budget);
         budget.enforce(|_, drop| drop(&mut ring));

@@ -1,33 +1,37 @@
 //! What a hook may ask about its call beyond its arguments: nothing of it is looked at before it is asked.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use crate::domain::Publication;
 
-/// Where headers come from.
+/// What a call is about, beside its arguments.
 #[derive(Debug, Clone, Default)]
-pub enum HeaderSource {
-    /// There are none.
+pub enum About {
+    /// Nothing that has headers.
     #[default]
-    None,
-    /// Names and values.
-    Pairs(Arc<[(Box<str>, Box<str>)]>),
-    /// A JSON object of texts, as it stands in an entry's field `headers`; parsed when asked.
-    Json(Bytes),
+    Nothing,
+    /// A request with these headers, names in lower case.
+    Request(Arc<[(Box<str>, Box<str>)]>),
+    /// A message: its headers, and the facts `key`, `id` and `user`.
+    Message(Arc<Publication>),
 }
 
 /// Headers and facts of one call.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    headers: HeaderSource,
+    about: About,
     named: Vec<(&'static str, Arc<str>)>,
 }
 
 impl Facts {
-    /// With these headers.
-    pub fn new(headers: HeaderSource) -> Self {
-        Self { headers, named: Vec::new() }
+    /// Those of a request or message.
+    pub fn about(about: About) -> Self {
+        Self { about, named: Vec::new() }
+    }
+
+    /// Those of a message.
+    pub fn of(message: Arc<Publication>) -> Self {
+        Self::about(About::Message(message))
     }
 
     /// With one fact more; the names are those of `context.fact` in `wit/`.
@@ -47,40 +51,35 @@ impl Facts {
     }
 
     pub(super) fn named(&self, name: &str) -> Option<Arc<str>> {
-        self.named.iter().find(|(known, _)| *known == name).map(|(_, value)| Arc::clone(value))
+        let given = self.named.iter().find(|(known, _)| *known == name).map(|(_, value)| Arc::clone(value));
+        given.or_else(|| {
+            let About::Message(message) = &self.about else { return None };
+            let value = match name {
+                "key" => &message.key,
+                "id" => &message.id,
+                "user" => &message.user,
+                _ => return None,
+            };
+            value.as_deref().map(Into::into)
+        })
     }
 
     pub(super) fn header(&self, name: &str) -> Option<String> {
-        match &self.headers {
-            HeaderSource::None => None,
-            HeaderSource::Pairs(pairs) => {
-                pairs.iter().find(|(known, _)| **known == *name).map(|(_, value)| value.to_string())
-            }
-            HeaderSource::Json(json) => {
-                object(json).into_iter().find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
-            }
-        }
+        let found = self.pairs().iter().find(|(known, _)| **known == *name);
+        found.map(|(_, value)| value.to_string())
     }
 
     pub(super) fn headers(&self) -> Vec<(String, String)> {
-        match &self.headers {
-            HeaderSource::None => Vec::new(),
-            HeaderSource::Pairs(pairs) => {
-                pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
-            }
-            HeaderSource::Json(json) => object(json)
-                .into_iter()
-                .map(|(name, value)| (name.into_owned(), value.into_owned()))
-                .collect(),
+        self.pairs().iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+    }
+
+    fn pairs(&self) -> &[(Box<str>, Box<str>)] {
+        match &self.about {
+            About::Nothing => &[],
+            About::Request(pairs) => pairs,
+            About::Message(message) => message.headers.as_deref().unwrap_or_default(),
         }
     }
-}
-
-/// Empty where it is not as it has to be: such an entry is no message and does not come here.
-fn object(json: &[u8]) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
-    let map: std::collections::BTreeMap<Cow<'_, str>, Cow<'_, str>> =
-        serde_json::from_slice(json).unwrap_or_default();
-    map.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -88,17 +87,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_are_the_same_from_either_source() {
-        let pairs: Arc<[_]> = vec![("a".into(), "1".into()), ("b".into(), "2".into())].into();
-        let json = Bytes::from_static(br#"{"a":"1","b":"2"}"#);
-        for source in [HeaderSource::Pairs(pairs), HeaderSource::Json(json)] {
-            let facts = Facts::new(source).with("class", "gold").with_some("key", None::<&str>);
+    fn a_message_and_a_request_have_headers_and_only_the_one_has_facts() {
+        let pairs = || vec![("a".into(), "1".into()), ("b".into(), "2".into())];
+        let message = Publication { headers: Some(pairs()), key: Some("k".into()), ..Publication::default() };
+        let request = Facts::about(About::Request(pairs().into()));
+        for (facts, key) in [(Facts::of(Arc::new(message)), Some("k")), (request, None)] {
+            let facts = facts.with("class", "gold").with_some("device", None::<&str>);
             assert_eq!(facts.header("b").as_deref(), Some("2"));
             assert_eq!(facts.header("c"), None);
             assert_eq!(facts.headers().len(), 2);
             assert_eq!(facts.named("class").as_deref(), Some("gold"));
-            assert_eq!(facts.named("key"), None);
+            assert_eq!(facts.named("device"), None);
+            assert_eq!(facts.named("key").as_deref(), key);
         }
-        assert!(Facts::new(HeaderSource::Json(Bytes::from_static(b"[]"))).headers().is_empty());
+        assert!(Facts::default().headers().is_empty());
     }
 }

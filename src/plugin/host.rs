@@ -27,7 +27,7 @@ use super::prepare::{ContentHash, Prepared, Tried};
 use super::workers::{Audience, Batch, Call, Item, Job, Trial, Workers};
 use crate::backbone::Backbone;
 use crate::backbone::kv::KvStore;
-use crate::config::{PluginsConfig, TenantPlugins};
+use crate::config::{FailurePolicies, PluginsConfig, TenantPlugins};
 use crate::domain::{ChannelName, Offset, TenantId, kv_key};
 use crate::telemetry::{Metrics, PluginOutcome, TenantMetrics};
 
@@ -333,6 +333,16 @@ impl Plugin {
     /// Whether it is cut off because it failed too often.
     pub fn is_cut_off(&self) -> bool {
         self.breaker.is_open()
+    }
+
+    /// What happens where it has no answer.
+    pub fn on_failure(&self) -> &FailurePolicies {
+        &self.limits.on_failure
+    }
+
+    /// Its number on this node, which no other plugin has or will have.
+    pub fn key(&self) -> u64 {
+        self.key
     }
 
     pub(super) fn is_retired(&self) -> bool {

@@ -269,6 +269,19 @@ impl Subscription {
         }
     }
 
+    /// Sees its channel in another view from now on, and reads on there: what it waits for in the old one does not
+    /// come any more.
+    pub fn see(&mut self, channel: Arc<Channel>) {
+        self.channel = channel;
+        self.rereading = None;
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Live) {
+            Phase::Proving(wish) | Phase::Storing(wish) => Phase::Opening(wish),
+            Phase::Behind { lag, .. } => Phase::Behind { asked: false, lag },
+            Phase::Live => Phase::Behind { asked: false, lag: Lag::Fell },
+            other => other,
+        };
+    }
+
     /// The connection is gone: what is in flight is sent again on the next one, and the subscription
     /// begins anew where it stands.
     pub fn interrupt(&mut self, heard: Instant) {

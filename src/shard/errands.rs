@@ -320,7 +320,7 @@ impl Shard {
     pub(super) fn give_work_up(&self, session: &mut Session, only_forbidden: bool) {
         let worker = worker_id(session);
         for (channel, word) in session.give_work_up(only_forbidden) {
-            let stream = channel.stream.clone();
+            let stream = channel.view.stream.clone();
             self.tells.push(queues::Request::Tell { stream, worker, word });
         }
     }

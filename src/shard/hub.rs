@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::backbone::Tail;
-use crate::delivery::{Batch, Channel};
-use crate::domain::{Epoch, Offset, OnSlow, StreamKey};
+use crate::delivery::{Batch, Channel, View};
+use crate::domain::{Epoch, Offset, OnSlow};
 use crate::session::subscription::Reach;
 
 mod newest;
@@ -43,24 +43,24 @@ enum Memory {
     Keys(Box<Keys>),
 }
 
-/// The channels by their logs.
+/// The channels by their views.
 #[derive(Default)]
 pub(super) struct Hub {
-    channels: HashMap<StreamKey, HubChannel>,
+    channels: HashMap<View, HubChannel>,
 }
 
 impl Hub {
-    pub(super) fn get(&self, stream: &StreamKey) -> Option<&HubChannel> {
-        self.channels.get(stream)
+    pub(super) fn get(&self, view: &View) -> Option<&HubChannel> {
+        self.channels.get(view)
     }
 
-    pub(super) fn get_mut(&mut self, stream: &StreamKey) -> Option<&mut HubChannel> {
-        self.channels.get_mut(stream)
+    pub(super) fn get_mut(&mut self, view: &View) -> Option<&mut HubChannel> {
+        self.channels.get_mut(view)
     }
 
     /// One more subscription keeps the channel open; true where the feed has to open it.
     pub(super) fn hold(&mut self, channel: &Arc<Channel>) -> bool {
-        let held = self.channels.entry(channel.stream.clone()).or_insert_with(|| {
+        let held = self.channels.entry(channel.view.clone()).or_insert_with(|| {
             let (members, readers) = (Vec::new(), HashMap::new());
             let (channel, memory) = (channel.clone(), Memory::of(channel.rules.on_slow));
             HubChannel { channel, open: None, asked: false, members, readers, memory, holders: 0 }
@@ -71,30 +71,30 @@ impl Hub {
 
     /// The feed refused the channel: whoever comes next asks again. Sessions without a connection may
     /// still hold it.
-    pub(super) fn refused(&mut self, stream: &StreamKey) {
-        if let Some(held) = self.channels.get_mut(stream) {
+    pub(super) fn refused(&mut self, view: &View) {
+        if let Some(held) = self.channels.get_mut(view) {
             (held.open, held.asked) = (None, false);
             held.readers.clear();
         }
     }
 
     /// One subscription less keeps it open; the channel as it was, where the feed can close it.
-    pub(super) fn release(&mut self, stream: &StreamKey) -> Option<HubChannel> {
-        let held = self.channels.get_mut(stream)?;
+    pub(super) fn release(&mut self, view: &View) -> Option<HubChannel> {
+        let held = self.channels.get_mut(view)?;
         held.holders -= 1;
-        if held.holders == 0 { self.channels.remove(stream) } else { None }
+        if held.holders == 0 { self.channels.remove(view) } else { None }
     }
 
     /// Adds a member to walk over; its place, which the member has to remember.
-    pub(super) fn join(&mut self, stream: &StreamKey, member: Member) -> u32 {
-        let Some(held) = self.channels.get_mut(stream) else { return u32::MAX };
+    pub(super) fn join(&mut self, view: &View, member: Member) -> u32 {
+        let Some(held) = self.channels.get_mut(view) else { return u32::MAX };
         held.members.push(member);
         held.members.len() as u32 - 1
     }
 
     /// Takes the member at a place out; who moved to that place, if somebody did.
-    pub(super) fn part(&mut self, stream: &StreamKey, place: u32) -> Option<Member> {
-        let held = self.channels.get_mut(stream)?;
+    pub(super) fn part(&mut self, view: &View, place: u32) -> Option<Member> {
+        let held = self.channels.get_mut(view)?;
         let place = place as usize;
         if place >= held.members.len() {
             return None;
@@ -104,16 +104,16 @@ impl Hub {
     }
 
     /// Notes that a member waits for a page; true where it has to be asked for.
-    pub(super) fn wait_for_page(&mut self, stream: &StreamKey, after: Offset, member: Member) -> bool {
-        let Some(held) = self.channels.get_mut(stream) else { return false };
+    pub(super) fn wait_for_page(&mut self, view: &View, after: Offset, member: Member) -> bool {
+        let Some(held) = self.channels.get_mut(view) else { return false };
         let waiting = held.readers.entry(after).or_default();
         waiting.push(member);
         waiting.len() == 1
     }
 
     /// Who waited for this page.
-    pub(super) fn page_came(&mut self, stream: &StreamKey, after: Offset) -> Vec<Member> {
-        self.channels.get_mut(stream).and_then(|held| held.readers.remove(&after)).unwrap_or_default()
+    pub(super) fn page_came(&mut self, view: &View, after: Offset) -> Vec<Member> {
+        self.channels.get_mut(view).and_then(|held| held.readers.remove(&after)).unwrap_or_default()
     }
 }
 

@@ -42,7 +42,8 @@ impl State {
             Effect::DeadLetter { sub, index, attempts } => {
                 let Some(shared) = shared else { return };
                 let item = &shared.batch.items[index as usize];
-                if let Some(message) = item.message.clone() {
+                // As it is in the log: whoever puts it back puts it there.
+                if let Some(message) = item.original.clone().or_else(|| item.message.clone()) {
                     let place = self.place(at);
                     self.errands.push_back(Errand::DeadLetter { place, sub, message, attempts });
                 }

@@ -6,7 +6,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -18,23 +17,25 @@ use super::waiting::Waiting;
 use crate::auth;
 use crate::backbone::Tail;
 use crate::backbone::clock::Clock;
-use crate::delivery::{Channel, SessionEvent, ShardId, Upstream};
-use crate::domain::{ChannelName, CloseReason, Reconnect, SessionId, StreamKey};
+use crate::delivery::{Audience, SessionEvent, ShardId, Upstream};
+use crate::domain::{ChannelName, CloseReason, Reconnect, SessionId, TenantId};
+use crate::plugin::{Plugins, Scope};
 use crate::protocol::{ClientFrame, ErrorCode, RequestId, ServerFrame, Subscribe};
 use crate::session::state::done;
 use crate::session::{Effects, Session};
 use crate::telemetry::{Metrics, Transport, events};
-use crate::tenants::Tenant;
 use crate::transport::outbox::{Flush, Frame};
 use crate::transport::websocket::encode;
 
 mod agenda;
 mod channels;
 mod telling;
+mod views;
 mod walk;
 mod work;
 
 pub(super) use telling::{LeftOver, who};
+pub(super) use views::subscriber;
 pub(super) use walk::Shared;
 pub(super) use work::worker_id;
 
@@ -51,6 +52,9 @@ pub(super) struct State {
     clock: Clock,
     pub(super) metrics: Metrics,
     upstream: Upstream,
+    plugins: Plugins,
+    /// How finely the plugins of tenants told subscribers apart when that was looked at last.
+    scopes: HashMap<TenantId, Option<Scope>>,
     pub(super) seats: Slab<Seat>,
     by_session: HashMap<SessionId, usize>,
     pub(super) hub: Hub,
@@ -72,6 +76,7 @@ impl State {
         clock: Clock,
         metrics: Metrics,
         upstream: Upstream,
+        plugins: Plugins,
         waiting: Waiting,
     ) -> Self {
         Self {
@@ -79,6 +84,8 @@ impl State {
             clock,
             metrics,
             upstream,
+            plugins,
+            scopes: HashMap::new(),
             seats: Slab::new(),
             by_session: HashMap::new(),
             hub: Hub::default(),
@@ -116,9 +123,11 @@ impl State {
         seat.send(connected, &mut self.scratch);
         let kept: Vec<usize> = seat.session.subs_mut().map(|(sub, _)| sub).collect();
         let kept_work: Vec<usize> = seat.session.workers_mut().map(|(worker, _)| worker).collect();
+        let audience = self.audience(&self.seats[at].session);
+        self.adapt(at, &kept, &audience);
         let (hub, metrics) = (&self.hub, &self.metrics);
-        let mut channel_of = |name: &ChannelName| channel(hub, metrics, &tenant, name);
-        seat.session.begin(wishes, &mut channel_of, &mut self.fx);
+        let mut channel_of = |name: &ChannelName| views::channel(hub, metrics, &tenant, name, &audience);
+        self.seats[at].session.begin(wishes, &mut channel_of, &mut self.fx);
         // `connected` goes out at once, whatever the subscriptions wait for.
         self.touch(at);
         for sub in kept {
@@ -277,7 +286,7 @@ impl State {
 
     /// Takes a frame of the client.
     pub(super) fn on_frame(&mut self, at: usize, frame: ClientFrame) {
-        let seat = &mut self.seats[at];
+        let seat = &self.seats[at];
         if let (true, ClientFrame::Subscribe { id, .. }) = (seat.leaving, &frame) {
             let message = "this node is going away: subscribe with the next connection".into();
             let error = ServerFrame::Error { id: Some(*id), code: ErrorCode::Unavailable, message };
@@ -288,8 +297,14 @@ impl State {
             ClientFrame::Ack { channel, .. } => Some(channel.clone()),
             _ => None,
         };
+        // Only these begin something in a channel.
+        let audience = match &frame {
+            ClientFrame::Subscribe { .. } | ClientFrame::Send { .. } => self.audience(&seat.session),
+            _ => Audience::Everyone,
+        };
         let (hub, metrics) = (&self.hub, &self.metrics);
-        let mut channel_of = |name: &ChannelName| channel(hub, metrics, &tenant, name);
+        let mut channel_of = |name: &ChannelName| views::channel(hub, metrics, &tenant, name, &audience);
+        let seat = &mut self.seats[at];
         seat.session.on_frame(frame, Instant::now(), &mut channel_of, &mut self.fx);
         if let Some(sub) = acked.and_then(|channel| seat.session.number_of(&channel)) {
             self.pursue(at, sub);
@@ -405,7 +420,7 @@ impl State {
     /// Where the channel of a subscription ends for this shard.
     pub(super) fn tail_of(&self, at: usize, sub: usize) -> Option<Tail> {
         let subscription = self.seats[at].session.sub(sub)?;
-        self.hub.get(&subscription.channel.stream)?.open
+        self.hub.get(&subscription.channel.view)?.open
     }
 
     /// Checks a new token and puts it in the place of the old one.
@@ -441,16 +456,4 @@ impl State {
         }
         places
     }
-}
-
-/// The shared description of a channel: the hub's where it has one.
-fn channel(hub: &Hub, metrics: &Metrics, tenant: &Tenant, name: &ChannelName) -> Option<Arc<Channel>> {
-    let rules = tenant.rules(name.namespace())?;
-    let stream = StreamKey::channel(&tenant.id, name);
-    if let Some(held) = hub.get(&stream) {
-        return Some(held.channel.clone());
-    }
-    let (tenant_id, max_payload) = (tenant.id.clone(), tenant.limits.payload_bytes);
-    let metrics = metrics.tenant(&tenant.id);
-    Some(Arc::new(Channel { tenant: tenant_id, name: name.clone(), stream, rules, max_payload, metrics }))
 }

@@ -152,6 +152,8 @@ labels! {
         TooLarge = "too_large",
         /// Its channel is live and has more than its namespace delivers.
         Thinned = "thinned",
+        /// A plugin dropped it, or failed where that drops it.
+        Plugin = "plugin",
     }
 
     /// How a publication came to the node.

@@ -4,9 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Feed;
+use futures_util::future::join_all;
+
 use crate::backbone::backoff::Backoff;
 use crate::backbone::{Backbone, BackboneError, Page, Read, Tail, Trim, one};
-use crate::domain::StreamKey;
+use crate::delivery::shaping::Shaper;
+use crate::delivery::{Audience, Batch, Channel};
+use crate::domain::{Offset, StreamKey};
 use crate::telemetry::{Metrics, events};
 
 /// What a task brought back.
@@ -16,6 +20,18 @@ pub(super) enum Done {
     Page(Read, Result<Page, BackboneError>),
     Unwatched(Vec<StreamKey>),
     Trimmed,
+    Shaped(Shaped),
+}
+
+/// A batch as each of some audiences gets it.
+pub(super) struct Shaped {
+    pub(super) channel: Arc<Channel>,
+    /// What the page was asked for; `None`: the batch is live.
+    pub(super) page: Option<Offset>,
+    /// As it is in the log.
+    pub(super) batch: Arc<Batch>,
+    /// For which shards; `None` where nothing can be shown to the audience.
+    pub(super) views: Vec<(Audience, u64, Option<Arc<Batch>>)>,
 }
 
 /// Watched streams whose ends could not be read yet.
@@ -28,11 +44,13 @@ pub(super) struct Again {
 pub(super) struct Side {
     backbone: Arc<dyn Backbone>,
     metrics: Metrics,
+    shaper: Arc<Shaper>,
 }
 
 impl Side {
     pub(super) fn new(feed: &Feed) -> Self {
-        Self { backbone: feed.backbone.clone(), metrics: feed.metrics.clone() }
+        let (backbone, metrics) = (feed.backbone.clone(), feed.metrics.clone());
+        Self { backbone, metrics, shaper: feed.shaper.clone() }
     }
 
     /// Watches streams and reads their ends after that. Tries again while the backbone is away.
@@ -100,6 +118,23 @@ impl Side {
             }
         }
         one(self.backbone.read(std::slice::from_ref(read)).await)
+    }
+
+    /// What plugins make of a batch, for each audience.
+    pub(super) async fn shape(
+        self,
+        channel: Arc<Channel>,
+        page: Option<Offset>,
+        batch: Arc<Batch>,
+        audiences: Vec<(Audience, u64)>,
+    ) -> Done {
+        let shaped = audiences.into_iter().map(async |(audience, shards)| {
+            let items = self.shaper.shape(&channel, &audience, &batch.items).await;
+            let shaped = items.map(|items| Arc::new(batch.shaped(audience.clone(), items)));
+            (audience, shards, shaped)
+        });
+        let views = join_all(shaped).await;
+        Done::Shaped(Shaped { channel, page, batch, views })
     }
 
     pub(super) async fn unwatch(self, streams: Vec<StreamKey>) -> Done {

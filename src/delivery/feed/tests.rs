@@ -281,12 +281,12 @@ async fn a_new_epoch_travels_to_every_channel() {
     let anew = Offset { ms: 5, seq: 0 };
     rig.add_at(&lost, anew);
     let batch = rig.live(0).await;
-    assert_eq!((batch.whole, batch.until, batch.stream.clone()), (false, anew, lost));
+    assert_eq!((batch.whole, batch.until, batch.view.stream.clone()), (false, anew, lost));
     let epoch = batch.epoch;
     assert_ne!(epoch, old.epoch);
     // Nothing is missing in the other channel, but its readers have to know the epoch.
     let told = rig.live(0).await;
-    assert_eq!((told.stream.clone(), told.whole, told.items.len()), (other.clone(), true, 0));
+    assert_eq!((told.view.stream.clone(), told.whole, told.items.len()), (other.clone(), true, 0));
     assert_eq!((told.epoch, told.until), (epoch, old.last));
     let page = rig.read(0, &other, Offset::ZERO).await;
     assert_eq!((page.epoch, offsets(&page)), (epoch, others), "not the page cached in the old epoch");
@@ -315,7 +315,7 @@ async fn a_channel_that_cannot_be_read_is_alone() {
     let added = rig.add(&healthy).await;
     assert_eq!(offsets(&rig.live(0).await), [added]);
     let swept = rig.live(0).await;
-    assert_eq!((swept.stream.clone(), offsets(&swept)), (late.clone(), vec![missed]));
+    assert_eq!((swept.view.stream.clone(), offsets(&swept)), (late.clone(), vec![missed]));
     rig.probe.fail(&late, vec![wrong()]);
     rig.ask_read(0, &late, Offset::ZERO).await;
     let Delivery::Page { batch: Err(error), .. } = rig.next(0).await else { panic!("no error") };
@@ -355,7 +355,9 @@ async fn a_full_shard_lags_and_reads_on_while_the_other_goes_on() {
     assert_eq!(rig.metrics.node().shard_inbox_full.get(), 4);
     let position = rig.live(0).await.until;
     assert_eq!(position, added[0]);
-    let Delivery::Lagged { stream, until, .. } = rig.next(0).await else { panic!("it is not told") };
+    let Delivery::Lagged { view: View { stream, .. }, until, .. } = rig.next(0).await else {
+        panic!("it is not told")
+    };
     assert_eq!((stream, until), (room.clone(), added[4]));
     assert_eq!(offsets(&rig.read(0, &room, position).await), added[1..]);
     let next = rig.add(&room).await;

@@ -9,9 +9,10 @@ use indexmap::IndexMap;
 use tokio::task::Id;
 use tokio::time::Instant;
 
-use super::super::batch::{Channel, note_skipped};
+use super::super::batch::{Channel, Item, note_skipped};
 use super::super::dead_letters::DeadLetter;
 use super::super::outlet::ShardId;
+use super::super::view::Subscriber;
 use super::turn::{Letter, Plan, Turned};
 use super::{GROUP, Task, Word, WorkerId};
 use crate::backbone::backoff::Backoff;
@@ -58,6 +59,8 @@ pub(super) struct Queue {
     letters: Vec<Letter>,
     /// The turn under way.
     busy: Option<Id>,
+    /// Tasks that were dealt out are being shaped: others come after them.
+    shaping: Option<Id>,
     /// Not to be troubled before, because the backbone failed.
     retry_at: Instant,
     backoff: Backoff,
@@ -70,10 +73,26 @@ pub(super) struct Queue {
     idle_since: Option<Instant>,
 }
 
+/// A task on its way to a worker.
+pub(super) struct Dealt {
+    pub(super) worker: WorkerId,
+    pub(super) shard: ShardId,
+    pub(super) subscriber: Arc<Subscriber>,
+    pub(super) task: Task,
+}
+
+impl Dealt {
+    /// The task as an entry of its log.
+    pub(super) fn item(&self) -> Item {
+        Item::new(self.task.message.offset, Some(self.task.message.clone()))
+    }
+}
+
 /// Where a worker sits, and how many tasks it still wants.
 struct Place {
     attach: u32,
     shard: ShardId,
+    subscriber: Arc<Subscriber>,
     wants: usize,
     /// Its session waits there for its client.
     away: bool,
@@ -98,7 +117,7 @@ impl Queue {
     pub(super) fn new(channel: Arc<Channel>, attempts: u8) -> Self {
         let now = Instant::now();
         Self {
-            group: Group { stream: channel.stream.clone(), name: GROUP },
+            group: Group { stream: channel.view.stream.clone(), name: GROUP },
             channel,
             phase: Phase::Opening,
             marked: false,
@@ -112,6 +131,7 @@ impl Queue {
             back: Vec::new(),
             letters: Vec::new(),
             busy: None,
+            shaping: None,
             retry_at: now,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
             bury_at: now,
@@ -125,11 +145,17 @@ impl Queue {
     // ---- workers -----------------------------------------------------------------------------------
 
     /// A session works here from now on; what it said on an earlier connection counts no more.
-    pub(super) fn join(&mut self, worker: WorkerId, shard: ShardId, attempts: u8) {
+    pub(super) fn join(
+        &mut self,
+        worker: WorkerId,
+        shard: ShardId,
+        subscriber: Arc<Subscriber>,
+        attempts: u8,
+    ) {
         self.attempts = attempts;
         if self.workers.get(&worker.session).is_none_or(|place| place.attach < worker.attach) {
             self.part(worker);
-            let place = Place { attach: worker.attach, shard, wants: 0, away: false };
+            let place = Place { attach: worker.attach, shard, subscriber, wants: 0, away: false };
             self.workers.insert(worker.session, place);
         }
     }
@@ -168,14 +194,11 @@ impl Queue {
     /// A worker says something.
     pub(super) fn told(&mut self, worker: WorkerId, word: Word) {
         match word {
-            Word::Want(more) => {
-                let place = self.workers.get_mut(&worker.session);
-                let Some(place) = place.filter(|place| place.attach == worker.attach) else { return };
-                if place.wants == 0 && more > 0 {
-                    self.wanting.push_back(worker.session);
+            Word::Want(more) => self.want(worker, more),
+            Word::Is(subscriber) => {
+                if let Some(place) = self.workers.get_mut(&worker.session) {
+                    place.subscriber = subscriber;
                 }
-                place.wants += more;
-                self.wanted += more;
             }
             Word::Done(offset) => self.finish(offset),
             Word::Return(held) => self.give_back(worker.session, held),
@@ -192,6 +215,16 @@ impl Queue {
                 self.part(worker);
             }
         }
+    }
+
+    fn want(&mut self, worker: WorkerId, more: usize) {
+        let place = self.workers.get_mut(&worker.session);
+        let Some(place) = place.filter(|place| place.attach == worker.attach) else { return };
+        if place.wants == 0 && more > 0 {
+            self.wanting.push_back(worker.session);
+        }
+        place.wants += more;
+        self.wanted += more;
     }
 
     fn held_by(&mut self, session: SessionId, offset: Offset) -> Option<&mut Holding> {
@@ -224,8 +257,8 @@ impl Queue {
     }
 
     /// Deals the next task to the next worker who wants one and whose shard has room.
-    pub(super) fn deal(&mut self, has_room: impl Fn(ShardId) -> bool) -> Option<(WorkerId, ShardId, Task)> {
-        if self.ready.is_empty() {
+    pub(super) fn deal(&mut self, has_room: impl Fn(ShardId) -> bool) -> Option<Dealt> {
+        if self.ready.is_empty() || self.shaping.is_some() {
             return None;
         }
         for _ in 0..self.wanting.len() {
@@ -243,9 +276,26 @@ impl Queue {
             let worker = WorkerId { session, attach: place.attach };
             let task = self.ready.pop_front()?;
             self.held.entry(task.message.offset).and_modify(|holding| holding.by = By::Session(session));
-            return Some((worker, place.shard, task));
+            let (shard, subscriber) = (place.shard, place.subscriber.clone());
+            return Some(Dealt { worker, shard, subscriber, task });
         }
         None
+    }
+
+    /// What was dealt out last is being shaped.
+    pub(super) fn set_shaping(&mut self, id: Id) {
+        self.shaping = Some(id);
+    }
+
+    /// That is over.
+    pub(super) fn shaped(&mut self) {
+        self.shaping = None;
+    }
+
+    /// A plugin lets nobody see a task: it is done, and its worker still wants one.
+    pub(super) fn not_shown(&mut self, dealt: &Dealt) {
+        self.finish(dealt.task.message.offset);
+        self.want(dealt.worker, 1);
     }
 
     // ---- turns -------------------------------------------------------------------------------------
@@ -327,8 +377,11 @@ impl Queue {
     }
 
     /// The task that took the turn has failed: what it should have said is not known to be said. Nothing
-    /// is lost, because the lease of what left ends.
-    pub(super) fn turn_failed(&mut self, id: Id) {
+    /// is lost, because the lease of what left ends. One that shaped tasks leaves them to be taken again.
+    pub(super) fn task_failed(&mut self, id: Id) {
+        if self.shaping == Some(id) {
+            self.shaping = None;
+        }
         if self.busy == Some(id) {
             self.busy = None;
             self.marked = true;

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::backbone::embedded::Embedded;
 use crate::backbone::{Group, Take};
+use crate::delivery::View;
 use crate::domain::{ChannelName, NamespaceRules, TenantId};
+use crate::plugin::Plugins;
 
 struct Rig {
     backbone: Arc<Embedded>,
@@ -22,17 +24,26 @@ impl Rig {
         let dirty = Arc::new(DirtySet::default());
         let backbone = Embedded::new(dirty.clone());
         let metrics = Metrics::default();
+        let shaper = Arc::new(Shaper::new(Plugins::none(), backbone.clone()));
         let tenant = TenantId::parse("acme").unwrap();
         let name = ChannelName::parse("queue:1").unwrap();
         let stream = StreamKey::channel(&tenant, &name);
         let rules = Arc::new(NamespaceRules::queue("queue"));
         let tenant_metrics = metrics.tenant(&tenant);
-        let channel = Channel { tenant, name, stream, rules, max_payload: 64, metrics: tenant_metrics };
+        let channel = Channel {
+            tenant,
+            name,
+            view: View::shared(stream),
+            rules,
+            max_payload: 64,
+            metrics: tenant_metrics,
+        };
         let (to_shard, shard) = mpsc::channel(capacity);
         let (stop, node) = (CancellationToken::new(), NodeId::parse("one").unwrap());
         let options = QueueOptions::default();
-        let (queues, task) =
-            Queues::spawn(backbone.clone(), node, dirty, metrics, options, vec![to_shard], stop.clone());
+        let shards = vec![to_shard];
+        let links = QueueLinks { backbone: backbone.clone(), dirty, metrics, shaper, shards };
+        let (queues, task) = Queues::spawn(links, node, options, stop.clone());
         Self { backbone, channel: Arc::new(channel), queues, shard, stop, task }
     }
 
@@ -40,14 +51,17 @@ impl Rig {
         let mut added = Vec::new();
         for _ in 0..count {
             let fields = vec![("data".into(), "x".into())];
-            added.push(self.backbone.append(&self.channel.stream, fields, None).await.unwrap());
+            added.push(self.backbone.append(&self.channel.view.stream, fields, None).await.unwrap());
         }
         added
     }
 
     async fn join(&mut self, worker: WorkerId) {
         let (channel, shard, attempts) = (self.channel.clone(), ShardId(0), 5);
-        self.queues.send(Request::Join { channel, worker, shard, attempts }).await.unwrap();
+        self.queues
+            .send(Request::Join { channel, worker, shard, subscriber: Subscriber::somebody(), attempts })
+            .await
+            .unwrap();
         match self.shard.recv().await {
             Some(Delivery::QueueOpened { worker: opened, channel: Ok(_), .. }) => assert_eq!(opened, worker),
             other => panic!("{other:?}"),
@@ -55,7 +69,7 @@ impl Rig {
     }
 
     async fn tell(&self, worker: WorkerId, word: Word) {
-        let stream = self.channel.stream.clone();
+        let stream = self.channel.view.stream.clone();
         self.queues.send(Request::Tell { stream, worker, word }).await.unwrap();
     }
 
@@ -68,7 +82,7 @@ impl Rig {
 
     /// What another node gets now.
     async fn left(&self) -> Vec<Offset> {
-        let group = Group { stream: self.channel.stream.clone(), name: GROUP };
+        let group = Group { stream: self.channel.view.stream.clone(), name: GROUP };
         let idle = Duration::from_secs(600);
         let take = Take { group, consumer: "two".into(), count: 100, idle };
         let work = self.backbone.take(&take).await.unwrap();

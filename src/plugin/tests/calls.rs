@@ -2,7 +2,7 @@
 
 use super::super::contract::{Credentials, Incoming, SessionChange, SessionNews, SubscribeRequest};
 use super::*;
-use crate::domain::ChannelName;
+use crate::domain::{ChannelName, Publication};
 
 fn credentials(token: &str) -> Credentials {
     Credentials { token: Some(token.into()), refreshes: None }
@@ -12,8 +12,9 @@ fn publication(data: &str) -> Incoming {
     Incoming { user: "ada".into(), channel: "room:1".into(), data: Bytes::copy_from_slice(data.as_bytes()) }
 }
 
-fn headers(pairs: &[(&str, &str)]) -> HeaderSource {
-    HeaderSource::Pairs(pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect())
+fn request(pairs: &[(&str, &str)]) -> Facts {
+    let pairs = pairs.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+    Facts::about(About::Request(pairs.collect()))
 }
 
 #[tokio::test]
@@ -22,7 +23,7 @@ async fn a_client_is_somebody_or_is_refused() {
     let probe = rig.probe().await;
     assert_eq!(probe.hooks().iter().count(), 6);
     assert_eq!(probe.hooks().scope(), Some(Scope::Message));
-    let facts = Facts::new(headers(&[("x-claims", r#"{"team":7}"#)]));
+    let facts = request(&[("x-claims", r#"{"team":7}"#)]);
     let Ok(Admission::Admitted(ada)) = rig.host.authenticate(&probe, credentials("ada/gold"), facts).await
     else {
         panic!("refused")
@@ -86,15 +87,16 @@ async fn a_batch_is_answered_in_order() {
     batch.push(message("drop"));
     batch.push(message("plain"));
     batch.push(message("setting"));
-    let json = HeaderSource::Json(Bytes::from_static(br#"{"x":"from json"}"#));
-    batch.push(Delivery { facts: Facts::new(json), ..message("header") });
+    let headers = Some(vec![("x".into(), "from the message".into())]);
+    let facts = Facts::of(Arc::new(Publication { headers, ..Publication::default() }));
+    batch.push(Delivery { facts, ..message("header") });
     let answers = rig.host.deliver(&probe, batch).await;
     for (n, answer) in answers[..2_000].iter().enumerate() {
         assert_eq!(text(answer), format!("UPPER {n} A"));
     }
     assert_eq!(answers[2_000], Ok(DeliverVerdict::Drop));
     assert_eq!(answers[2_001], Ok(DeliverVerdict::Accept));
-    assert_eq!((text(&answers[2_002]), text(&answers[2_003])), ("hello", "from json"));
+    assert_eq!((text(&answers[2_002]), text(&answers[2_003])), ("hello", "from the message"));
     assert_eq!(rig.count(Hook::OnDeliver, PluginOutcome::Answered), 2_004);
     assert!(rig.host.deliver(&probe, Vec::new()).await.is_empty());
 }

@@ -30,7 +30,7 @@ impl Session {
     /// The number of the worker at a queue.
     pub fn worker_at(&self, stream: &StreamKey) -> Option<usize> {
         let is_it = |worker: &Option<Box<Worker>>| {
-            worker.as_ref().is_some_and(|worker| worker.channel.stream == *stream)
+            worker.as_ref().is_some_and(|worker| worker.channel.view.stream == *stream)
         };
         self.workers.iter().position(is_it)
     }

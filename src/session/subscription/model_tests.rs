@@ -12,7 +12,7 @@ use proptest::test_runner::RngSeed;
 
 use super::*;
 use crate::backbone::Tail;
-use crate::delivery::{Batch, Item};
+use crate::delivery::{Batch, Item, View};
 use crate::domain::{
     ChannelName, CloseReason, NamespaceRules, OnSlow, Publication, Start, StreamKey, TenantId,
 };
@@ -175,7 +175,14 @@ pub(super) fn channel(dead_letters: bool, on_slow: OnSlow) -> Arc<Channel> {
     let rules = NamespaceRules { start: Start::Oldest, dead_letters, on_slow, ..NamespaceRules::log("room") };
     let stream = StreamKey::channel(&tenant, &name);
     let metrics = Arc::new(TenantMetrics::default());
-    Arc::new(Channel { tenant, name, stream, rules: Arc::new(rules), max_payload: 1 << 16, metrics })
+    Arc::new(Channel {
+        tenant,
+        name,
+        view: View::shared(stream),
+        rules: Arc::new(rules),
+        max_payload: 1 << 16,
+        metrics,
+    })
 }
 
 impl World {
@@ -236,8 +243,8 @@ impl World {
             items[items.len() - 1].offset
         };
         let whole = after >= self.lost_until && after <= self.last;
-        let stream = self.sub.channel.stream.clone();
-        Batch { stream, after, until, epoch: self.epoch, whole, more, items }
+        let stream = self.sub.channel.view.stream.clone();
+        Batch { view: View::shared(stream), after, until, epoch: self.epoch, whole, more, items }
     }
 
     fn join(&mut self) {
@@ -725,7 +732,7 @@ fn item(offset: Offset, entry: &Entry) -> Item {
             }))
         }
     };
-    Item { offset, message, superseded: false }
+    Item::new(offset, message)
 }
 
 /// `PROPTEST_CASES` asks for more cases.

@@ -3,7 +3,7 @@
 use super::model_tests::channel;
 use super::*;
 use crate::backbone::Tail;
-use crate::delivery::{Batch, Item};
+use crate::delivery::{Batch, Item, View};
 use crate::domain::{CloseReason, OnSlow, Publication};
 use crate::protocol::{GapReason, ServerFrame};
 
@@ -17,10 +17,18 @@ fn tail(ms: u64, epoch: u64) -> Tail {
 
 fn page(after: u64, items: &[u64], until: u64, whole: bool, epoch: u64) -> Batch {
     let message = |ms: u64| Publication { offset: at(ms), ..Publication::default() };
-    let item = |ms: &u64| Item { offset: at(*ms), message: Some(Arc::new(message(*ms))), superseded: false };
+    let item = |ms: &u64| Item::new(at(*ms), Some(Arc::new(message(*ms))));
     let items = items.iter().map(item).collect();
-    let stream = channel(false, OnSlow::Pause).stream.clone();
-    Batch { stream, after: at(after), until: at(until), epoch: Epoch(epoch), whole, more: false, items }
+    let stream = channel(false, OnSlow::Pause).view.stream.clone();
+    Batch {
+        view: View::shared(stream),
+        after: at(after),
+        until: at(until),
+        epoch: Epoch(epoch),
+        whole,
+        more: false,
+        items,
+    }
 }
 
 fn moment(now: Instant) -> Moment {
@@ -165,7 +173,7 @@ fn rereading_goes_on_until_the_last_and_gives_up_what_the_log_lost() {
 
 /// A page whose last messages have no room behind so many of the first.
 fn moment_for(messages: usize) -> Moment {
-    let bytes = Item { offset: at(1), message: None, superseded: false }.bytes();
+    let bytes = Item::new(at(1), None).bytes();
     Moment { room: messages * bytes, ..moment(Instant::now()) }
 }
 

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::delivery::View;
 use crate::domain::{ChannelName, NamespaceRules, StreamKey, TenantId};
 use crate::telemetry::Metrics;
 
@@ -17,7 +18,7 @@ fn channel() -> Arc<Channel> {
     let stream = StreamKey::channel(&tenant, &name);
     let metrics = Metrics::default().tenant(&tenant);
     let rules = Arc::new(NamespaceRules::queue("queue"));
-    Arc::new(Channel { tenant, name, stream, rules, max_payload: 1 << 16, metrics })
+    Arc::new(Channel { tenant, name, view: View::shared(stream), rules, max_payload: 1 << 16, metrics })
 }
 
 fn offset(ms: u64) -> Offset {
@@ -287,7 +288,7 @@ impl Model {
                     prop_assert_eq!(&held, &self.with, "what it keeps");
                     (self.wanted, self.open) = (0, false);
                 }
-                Said::Told(Word::Leave(_)) => {}
+                Said::Told(Word::Leave(_) | Word::Is(_)) => {}
                 Said::Subscribed => self.open = true,
                 Said::Sent(ms, attempt) => {
                     prop_assert!(self.with.contains(ms) && *attempt > 0);

@@ -94,6 +94,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::delivery::View;
     use crate::domain::{Epoch, Publication, StreamKey};
 
     fn at(ms: u64) -> Offset {
@@ -103,12 +104,12 @@ mod tests {
     fn batch(items: &[(u64, Option<&str>)]) -> Batch {
         let item = |(ms, key): &(u64, Option<&str>)| {
             let message = Publication { offset: at(*ms), key: key.map(Into::into), ..Publication::default() };
-            Item { offset: at(*ms), message: Some(Arc::new(message)), superseded: false }
+            Item::new(at(*ms), Some(Arc::new(message)))
         };
         let items: Vec<_> = items.iter().map(item).collect();
         let (after, until) = (Offset::ZERO, items.last().unwrap().offset);
         let (stream, epoch) = (StreamKey::from_raw("s"), Epoch(1));
-        Batch { stream, after, until, epoch, whole: true, more: false, items }
+        Batch { view: View::shared(stream), after, until, epoch, whole: true, more: false, items }
     }
 
     #[test]

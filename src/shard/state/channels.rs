@@ -11,18 +11,24 @@ use crate::session::subscription::Room;
 impl State {
     /// A subscription takes part in its channel; it goes on at once where that is open.
     pub(in crate::shard) fn join(&mut self, at: usize, sub: usize) {
+        self.hold(at, sub);
         let Some(subscription) = self.seats[at].session.sub_mut(sub) else { return };
+        let channel = subscription.channel.clone();
+        let member = Member { seat: at as u32, sub: sub as u32 };
+        subscription.member = self.hub.join(&channel.view, member);
+        if let Some(tail) = self.hub.get(&channel.view).and_then(|held| held.open) {
+            subscription.on_open(sub, &tail, &mut self.fx);
+            self.pursue(at, sub);
+        }
+    }
+
+    /// A subscription keeps its channel open.
+    pub(super) fn hold(&mut self, at: usize, sub: usize) {
+        let Some(subscription) = self.seats[at].session.sub(sub) else { return };
         let channel = subscription.channel.clone();
         channel.metrics.subscriptions.inc();
         if self.hub.hold(&channel) {
-            let request = Request::Open { channel: channel.clone(), shard: self.shard };
-            self.errands.push_back(Errand::Ask(request));
-        }
-        let member = Member { seat: at as u32, sub: sub as u32 };
-        subscription.member = self.hub.join(&channel.stream, member);
-        if let Some(tail) = self.hub.get(&channel.stream).and_then(|held| held.open) {
-            subscription.on_open(sub, &tail, &mut self.fx);
-            self.pursue(at, sub);
+            self.errands.push_back(Errand::Ask(Request::Open { channel, shard: self.shard }));
         }
     }
 
@@ -30,8 +36,8 @@ impl State {
     pub(super) fn part(&mut self, at: usize, sub: usize) {
         let Some(subscription) = self.seats[at].session.sub_mut(sub) else { return };
         let place = std::mem::replace(&mut subscription.member, u32::MAX);
-        let stream = subscription.channel.stream.clone();
-        if let Some(moved) = self.hub.part(&stream, place) {
+        let view = subscription.channel.view.clone();
+        if let Some(moved) = self.hub.part(&view, place) {
             let seat = self.seats.get_mut(moved.seat as usize);
             if let Some(other) = seat.and_then(|seat| seat.session.sub_mut(moved.sub as usize)) {
                 other.member = place;
@@ -50,10 +56,10 @@ impl State {
     pub(super) fn release(&mut self, at: usize, sub: usize) {
         let Some(subscription) = self.seats[at].session.sub(sub) else { return };
         subscription.channel.metrics.subscriptions.dec();
-        let stream = subscription.channel.stream.clone();
-        if let Some(last) = self.hub.release(&stream) {
+        let view = subscription.channel.view.clone();
+        if let Some(last) = self.hub.release(&view) {
             let (shard, offered) = (self.shard, last.position());
-            self.errands.push_back(Errand::Ask(Request::Close { stream, shard, offered }));
+            self.errands.push_back(Errand::Ask(Request::Close { view, shard, offered }));
         }
     }
 
@@ -79,7 +85,7 @@ impl State {
         let room = Room { bytes: seat.room(), blocked: seat.is_blocked() };
         seat.held |= room.bytes == 0;
         let Some(subscription) = seat.session.sub_mut(sub) else { return };
-        let reach = self.hub.get(&subscription.channel.stream).and_then(HubChannel::reach);
+        let reach = self.hub.get(&subscription.channel.view).and_then(HubChannel::reach);
         if let Some(reach) = reach {
             subscription.pursue(sub, reach, room, &mut self.fx);
         }
@@ -88,10 +94,10 @@ impl State {
     /// Asks the feed for a page that a subscription wants, unless somebody here waits for it already.
     pub(in crate::shard) fn read(&mut self, at: usize, sub: usize, after: Offset) {
         let Some(subscription) = self.seats[at].session.sub(sub) else { return };
-        let stream = subscription.channel.stream.clone();
+        let view = subscription.channel.view.clone();
         let member = Member { seat: at as u32, sub: sub as u32 };
-        if self.hub.wait_for_page(&stream, after, member) {
-            self.errands.push_back(Errand::Ask(Request::Read { stream, after, shard: self.shard }));
+        if self.hub.wait_for_page(&view, after, member) {
+            self.errands.push_back(Errand::Ask(Request::Read { view, after, shard: self.shard }));
         }
     }
 }

@@ -35,7 +35,7 @@ impl State {
         }
         let number = session.number_of(&ChannelName::personal(&session.identity.user))?;
         let personal = session.sub(number)?;
-        let until = self.hub.get(&personal.channel.stream).and_then(HubChannel::position)?;
+        let until = self.hub.get(&personal.channel.view).and_then(HubChannel::position)?;
         let after = personal.last_cursor()?.position.offset;
         (after < until).then_some((after, until))
     }

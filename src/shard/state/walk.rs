@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::super::hub::Member;
 use super::super::seat::{Now, Seat, SharedFrames};
 use super::State;
-use crate::delivery::{Batch, Channel, Delivery};
-use crate::domain::{Offset, StreamKey};
+use crate::delivery::{Batch, Channel, Delivery, View};
+use crate::domain::Offset;
 use crate::protocol::{ErrorCode, ServerFrame};
 use crate::session::subscription::Moment;
 
@@ -16,11 +16,11 @@ impl State {
     pub(in crate::shard) fn on_delivery(&mut self, delivery: Delivery) {
         match delivery {
             Delivery::Live(batch) => self.on_live(&batch),
-            Delivery::Opened { stream, tail: Ok(tail) } => {
-                let Some(held) = self.hub.get_mut(&stream) else { return };
+            Delivery::Opened { view, tail: Ok(tail) } => {
+                let Some(held) = self.hub.get_mut(&view) else { return };
                 held.opened(tail);
                 let members = held.members.clone();
-                self.each_member(&stream, &members, |state, at, sub| {
+                self.each_member(&view, &members, |state, at, sub| {
                     let subscription = state.seats[at].session.sub_mut(sub).expect("each_member found it");
                     subscription.on_open(sub, &tail, &mut state.fx);
                     // A channel that was left and joined again meanwhile is opened twice; what came
@@ -30,12 +30,12 @@ impl State {
                     state.perform(at, None);
                 });
             }
-            Delivery::Opened { stream, tail: Err(error) } => self.refuse_members(&stream, &error.to_string()),
-            Delivery::Page { stream, after, batch } => {
-                let waiting = self.hub.page_came(&stream, after);
+            Delivery::Opened { view, tail: Err(error) } => self.refuse_members(&view, &error.to_string()),
+            Delivery::Page { view, after, batch } => {
+                let waiting = self.hub.page_came(&view, after);
                 match batch {
                     Ok(batch) => self.on_page(after, &batch, &waiting),
-                    Err(error) => self.refuse_members(&stream, &error.to_string()),
+                    Err(error) => self.refuse_members(&view, &error.to_string()),
                 }
             }
             Delivery::QueueOpened { stream, worker, channel } => {
@@ -43,12 +43,12 @@ impl State {
             }
             Delivery::Task { stream, worker, task } => self.on_task(stream, worker, task),
             Delivery::TaskLost { stream, worker, offset } => self.on_task_lost(&stream, worker, offset),
-            Delivery::Lagged { stream, until, epoch } => {
-                let Some(held) = self.hub.get_mut(&stream) else { return };
+            Delivery::Lagged { view, until, epoch } => {
+                let Some(held) = self.hub.get_mut(&view) else { return };
                 // Without this everybody would stand at the channel's end and read nothing.
                 held.advance(until, epoch);
                 let members = held.members.clone();
-                self.each_member(&stream, &members, |state, at, sub| {
+                self.each_member(&view, &members, |state, at, sub| {
                     let subscription = state.seats[at].session.sub_mut(sub).expect("each_member found it");
                     subscription.on_lagged();
                     state.pursue(at, sub);
@@ -60,7 +60,7 @@ impl State {
 
     /// The walk over the subscribers: nothing here allocates, encodes or locks once a subscriber.
     fn on_live(&mut self, batch: &Arc<Batch>) {
-        let Some(held) = self.hub.get_mut(&batch.stream) else { return };
+        let Some(held) = self.hub.get_mut(&batch.view) else { return };
         held.take(batch);
         let channel = held.channel.clone();
         let now = self.now();
@@ -72,10 +72,9 @@ impl State {
             Shared { batch, channel: &channel, frames: SharedFrames::default(), sent: 0, bytes: 0 };
         let mut place = 0;
         // By place, for effects may end a session and with it change the list.
-        while let Some(member) = self.hub.get(&batch.stream).and_then(|held| held.members.get(place)).copied()
-        {
+        while let Some(member) = self.hub.get(&batch.view).and_then(|held| held.members.get(place)).copied() {
             self.offer(member, &mut shared, now);
-            let same = self.hub.get(&batch.stream).and_then(|held| held.members.get(place)) == Some(&member);
+            let same = self.hub.get(&batch.view).and_then(|held| held.members.get(place)) == Some(&member);
             place += usize::from(same);
         }
         shared.count();
@@ -99,14 +98,14 @@ impl State {
 
     /// A page came for those who wait for it.
     fn on_page(&mut self, after: Offset, batch: &Arc<Batch>, waiting: &[Member]) {
-        let Some(held) = self.hub.get(&batch.stream) else { return };
+        let Some(held) = self.hub.get(&batch.view) else { return };
         let channel = held.channel.clone();
         let conflated = held.conflated(batch);
         let batch = conflated.as_ref().unwrap_or(batch);
         let now = self.now();
         let mut shared =
             Shared { batch, channel: &channel, frames: SharedFrames::default(), sent: 0, bytes: 0 };
-        self.each_member(&batch.stream, waiting, |state, at, sub| {
+        self.each_member(&batch.view, waiting, |state, at, sub| {
             if state.seats[at].leaving {
                 return;
             }
@@ -124,11 +123,11 @@ impl State {
     }
 
     /// A channel that cannot be read: whoever waits for it is told, and is subscribed no longer.
-    fn refuse_members(&mut self, stream: &StreamKey, why: &str) {
-        let Some(held) = self.hub.get(stream) else { return };
+    fn refuse_members(&mut self, view: &View, why: &str) {
+        let Some(held) = self.hub.get(view) else { return };
         let members = held.members.clone();
-        self.hub.refused(stream);
-        self.each_member(stream, &members, |state, at, sub| {
+        self.hub.refused(view);
+        self.each_member(view, &members, |state, at, sub| {
             let subscription = state.seats[at].session.sub(sub).expect("each_member found it");
             let message = format!("{} cannot be read: {why}", subscription.channel.name).into();
             let (id, code) = (subscription.waiting_request(), ErrorCode::Unavailable);
@@ -141,14 +140,14 @@ impl State {
     /// called may change the hub's.
     fn each_member(
         &mut self,
-        stream: &StreamKey,
+        view: &View,
         members: &[Member],
         mut call: impl FnMut(&mut Self, usize, usize),
     ) {
         for member in members {
             let (at, sub) = (member.seat as usize, member.sub as usize);
             let subscription = self.seats.get(at).and_then(|seat| seat.session.sub(sub));
-            if subscription.is_some_and(|subscription| subscription.channel.stream == *stream) {
+            if subscription.is_some_and(|subscription| subscription.channel.view == *view) {
                 call(self, at, sub);
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::errands::Errand;
-use super::State;
+use super::{State, subscriber};
 use crate::backbone::{BackboneError, Held};
 use crate::delivery::Channel;
 use crate::delivery::queues::{Request, Task, Word, WorkerId};
@@ -15,12 +15,13 @@ use crate::session::Session;
 impl State {
     /// A worker takes part in its queue.
     pub(in crate::shard) fn join_queue(&mut self, at: usize, worker: usize) {
-        let session = &mut self.seats[at].session;
+        let session = &self.seats[at].session;
         let id = worker_id(session);
-        let Some(worker) = session.worker_mut(worker) else { return };
+        let Some(worker) = session.worker(worker) else { return };
         worker.channel.metrics.subscriptions.inc();
         let (channel, attempts) = (worker.channel.clone(), worker.attempts());
-        let join = Request::Join { channel, worker: id, shard: self.shard, attempts };
+        let subscriber = Arc::new(subscriber(session));
+        let join = Request::Join { channel, worker: id, shard: self.shard, subscriber, attempts };
         self.errands.push_back(Errand::Tell(join));
     }
 
@@ -30,7 +31,7 @@ impl State {
         let id = worker_id(session);
         if let Some((channel, word)) = session.remove_worker(worker) {
             channel.metrics.subscriptions.dec();
-            self.tell_queue(channel.stream.clone(), id, word);
+            self.tell_queue(channel.view.stream.clone(), id, word);
         }
     }
 
@@ -39,7 +40,7 @@ impl State {
         let session = &mut self.seats[at].session;
         let id = worker_id(session);
         if let Some(worker) = session.worker_mut(worker) {
-            let stream = worker.channel.stream.clone();
+            let stream = worker.channel.view.stream.clone();
             self.tell_queue(stream, id, word);
         }
     }
@@ -54,7 +55,7 @@ impl State {
         let id = worker_id(session);
         let paused = session.workers_mut().map(|(_, worker)| {
             let word = worker.interrupt(heard);
-            (worker.channel.stream.clone(), word)
+            (worker.channel.view.stream.clone(), word)
         });
         for (stream, word) in paused.collect::<Vec<_>>() {
             self.tell_queue(stream, id, word);

@@ -15,9 +15,10 @@ use crate::backbone::embedded::store::Addition;
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone as _, BackboneError, Tail};
 use crate::delivery::{
-    Batch, Channel, Delivery, Feed, FeedHandle, FeedOptions, Links, Request, ShardId, Upstream,
+    Batch, Channel, Delivery, Feed, FeedHandle, FeedOptions, Links, Request, Shaper, ShardId, Upstream, View,
 };
 use crate::domain::{ChannelName, NamespaceRules, NodeId, Offset, Retention, StreamKey, TenantId};
+use crate::plugin::Plugins;
 use crate::telemetry::Metrics;
 
 /// A running feed and all that it talks to.
@@ -51,6 +52,7 @@ impl Rig {
             shards: senders,
             upstream,
             trims: Arc::new(|_| true),
+            shaper: Arc::new(Shaper::new(Plugins::none(), probe.clone())),
         };
         let running = Feed::spawn(links, options, cancel.clone());
         let retention = NamespaceRules::log("room").retention;
@@ -76,7 +78,7 @@ impl Rig {
         let rules = NamespaceRules { retention, max_per_subscriber_per_s, ..NamespaceRules::log("room") };
         let rules = Arc::new(rules);
         let (name, stream) = (ChannelName::parse("room:1").unwrap(), stream.clone());
-        Arc::new(Channel { tenant, name, stream, rules, max_payload: 1_000, metrics })
+        Arc::new(Channel { tenant, name, view: View::shared(stream), rules, max_payload: 1_000, metrics })
     }
 
     /// Asks for a channel without waiting for the answer.
@@ -94,7 +96,7 @@ impl Rig {
     /// The answer to an `Open`, which has to be the next delivery.
     pub(super) async fn opened(&mut self, shard: u8, stream: &StreamKey) -> Result<Tail, BackboneError> {
         match self.next(shard).await {
-            Delivery::Opened { stream: opened, tail } if opened == *stream => tail,
+            Delivery::Opened { view, tail } if view.stream == *stream => tail,
             other => panic!("not what opens {stream}: {other:?}"),
         }
     }
@@ -106,13 +108,16 @@ impl Rig {
 
     pub(super) async fn close(&self, shard: u8, stream: &StreamKey) {
         self.feed
-            .send(Request::Close { stream: stream.clone(), shard: ShardId(shard), offered: None })
+            .send(Request::Close { view: View::shared(stream.clone()), shard: ShardId(shard), offered: None })
             .await
             .unwrap();
     }
 
     pub(super) async fn ask_read(&self, shard: u8, stream: &StreamKey, after: Offset) {
-        self.feed.send(Request::Read { stream: stream.clone(), after, shard: ShardId(shard) }).await.unwrap();
+        self.feed
+            .send(Request::Read { view: View::shared(stream.clone()), after, shard: ShardId(shard) })
+            .await
+            .unwrap();
     }
 
     /// Reads a page; it has to be the next delivery.
@@ -124,7 +129,9 @@ impl Rig {
     /// The page that was asked for, which has to be the next delivery.
     pub(super) async fn page(&mut self, shard: u8, stream: &StreamKey, from: Offset) -> Arc<Batch> {
         match self.next(shard).await {
-            Delivery::Page { stream: of, after, batch } if of == *stream && after == from => batch.unwrap(),
+            Delivery::Page { view, after, batch } if view.stream == *stream && after == from => {
+                batch.unwrap()
+            }
             other => panic!("not the page of {stream} after {from}: {other:?}"),
         }
     }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::delivery::View;
 use crate::domain::{ChannelName, NamespaceRules, StreamKey, TenantId};
 use crate::telemetry::Metrics;
 
@@ -18,7 +19,7 @@ fn queue() -> Queue {
     let stream = StreamKey::channel(&tenant, &name);
     let metrics = Metrics::default().tenant(&tenant);
     let rules = Arc::new(NamespaceRules::queue("queue"));
-    let channel = Channel { tenant, name, stream, rules, max_payload: 8, metrics };
+    let channel = Channel { tenant, name, view: View::shared(stream), rules, max_payload: 8, metrics };
     let mut queue = Queue::new(Arc::new(channel), LIMIT);
     (queue.phase, queue.marked) = (Phase::Open(Epoch(1)), true);
     queue
@@ -72,7 +73,7 @@ fn take(queue: &mut Queue, work: Vec<Work>) {
 
 fn deal(queue: &mut Queue) -> Vec<(WorkerId, u64)> {
     std::iter::from_fn(|| queue.deal(|_| true))
-        .map(|(worker, _, task)| (worker, task.message.offset.ms))
+        .map(|Dealt { worker, task, .. }| (worker, task.message.offset.ms))
         .collect()
 }
 
@@ -81,7 +82,7 @@ fn work_is_dealt_out_in_turn_and_no_more_is_taken_than_wanted() {
     let mut queue = queue();
     assert_eq!(plan(&mut queue), Plan::default(), "nobody wants anything");
     for n in 1..=3 {
-        queue.join(worker(n), SHARD, LIMIT);
+        queue.join(worker(n), SHARD, Subscriber::somebody(), LIMIT);
     }
     queue.told(worker(1), Word::Want(5));
     queue.told(worker(2), Word::Want(1));
@@ -100,12 +101,12 @@ fn work_is_dealt_out_in_turn_and_no_more_is_taken_than_wanted() {
 #[test]
 fn a_shard_without_room_is_passed_over() {
     let mut queue = queue();
-    queue.join(worker(1), ShardId(0), LIMIT);
-    queue.join(worker(2), ShardId(1), LIMIT);
+    queue.join(worker(1), ShardId(0), Subscriber::somebody(), LIMIT);
+    queue.join(worker(2), ShardId(1), Subscriber::somebody(), LIMIT);
     queue.told(worker(1), Word::Want(1));
     queue.told(worker(2), Word::Want(1));
     take(&mut queue, vec![work(1), work(2)]);
-    let (to, ..) = queue.deal(|shard| shard.0 == 1).unwrap();
+    let Dealt { worker: to, .. } = queue.deal(|shard| shard.0 == 1).unwrap();
     assert_eq!(to, worker(2));
     assert!(queue.deal(|shard| shard.0 == 1).is_none());
     assert!(queue.has_ready(), "the other waits here");
@@ -115,7 +116,7 @@ fn a_shard_without_room_is_passed_over() {
 #[test]
 fn who_loses_its_connection_keeps_its_work_and_who_leaves_gives_it_back() {
     let mut queue = queue();
-    queue.join(worker(1), SHARD, LIMIT);
+    queue.join(worker(1), SHARD, Subscriber::somebody(), LIMIT);
     queue.told(worker(1), Word::Want(3));
     take(&mut queue, vec![work(1), work(2)]);
     assert_eq!(deal(&mut queue).len(), 2);
@@ -125,7 +126,7 @@ fn who_loses_its_connection_keeps_its_work_and_who_leaves_gives_it_back() {
     assert_eq!(plan(&mut queue), Plan::default(), "nothing is taken for somebody without a connection");
     // It comes back; what its old connection still says is void.
     let again = WorkerId { attach: 2, ..worker(1) };
-    queue.join(again, SHARD, LIMIT);
+    queue.join(again, SHARD, Subscriber::somebody(), LIMIT);
     queue.told(worker(1), Word::Want(9));
     queue.told(worker(1), Word::Pause(vec![]));
     queue.told(again, Word::Want(1));
@@ -141,7 +142,7 @@ fn who_loses_its_connection_keeps_its_work_and_who_leaves_gives_it_back() {
 #[test]
 fn what_nobody_wants_any_more_goes_back_untried() {
     let mut queue = queue();
-    queue.join(worker(1), SHARD, LIMIT);
+    queue.join(worker(1), SHARD, Subscriber::somebody(), LIMIT);
     queue.told(worker(1), Word::Want(2));
     let next = plan(&mut queue);
     queue.told(worker(1), Word::Leave(vec![]));
@@ -153,7 +154,7 @@ fn what_nobody_wants_any_more_goes_back_untried() {
 #[test]
 fn what_is_claimed_again_stays_with_whom_it_was() {
     let mut queue = queue();
-    queue.join(worker(1), SHARD, LIMIT);
+    queue.join(worker(1), SHARD, Subscriber::somebody(), LIMIT);
     queue.told(worker(1), Word::Want(2));
     take(&mut queue, vec![work(1)]);
     assert_eq!(deal(&mut queue), [(worker(1), 1)]);
@@ -167,7 +168,7 @@ fn what_is_claimed_again_stays_with_whom_it_was() {
 #[test]
 fn what_went_to_another_node_is_told_and_forgotten() {
     let mut queue = queue();
-    queue.join(worker(1), SHARD, LIMIT);
+    queue.join(worker(1), SHARD, Subscriber::somebody(), LIMIT);
     queue.told(worker(1), Word::Want(2));
     take(&mut queue, vec![work(1), work(2)]);
     deal(&mut queue);
@@ -186,7 +187,7 @@ fn what_went_to_another_node_is_told_and_forgotten() {
 #[test]
 fn expired_malformed_and_exhausted_entries_reach_nobody() {
     let mut queue = queue();
-    queue.join(worker(1), SHARD, LIMIT);
+    queue.join(worker(1), SHARD, Subscriber::somebody(), LIMIT);
     queue.told(worker(1), Word::Want(9));
     let exhausted = Work { attempts: LIMIT, again: true, ..work(4) };
     let some = vec![
@@ -216,7 +217,7 @@ fn expired_malformed_and_exhausted_entries_reach_nobody() {
 #[test]
 fn what_the_backbone_did_not_hear_is_said_again() {
     let mut queue = queue();
-    queue.join(worker(1), SHARD, LIMIT);
+    queue.join(worker(1), SHARD, Subscriber::somebody(), LIMIT);
     queue.told(worker(1), Word::Want(4));
     take(&mut queue, vec![work(1), work(2)]);
     deal(&mut queue);
@@ -241,7 +242,7 @@ fn an_idle_queue_is_over_after_a_while() {
     let now = Instant::now();
     assert!(!queue.is_over(now, LEASE));
     assert!(queue.is_over(now + LEASE, LEASE));
-    queue.join(worker(1), SHARD, LIMIT);
+    queue.join(worker(1), SHARD, Subscriber::somebody(), LIMIT);
     assert!(!queue.is_over(now + 2 * LEASE, LEASE));
 }
 
@@ -360,7 +361,7 @@ impl Model {
     }
 
     fn deal(&mut self) -> Result<(), TestCaseError> {
-        while let Some((to, _, task)) = self.queue.deal(|_| true) {
+        while let Some(Dealt { worker: to, task, .. }) = self.queue.deal(|_| true) {
             let ms = task.message.offset.ms;
             let holder = self.workers.iter().find(|(_, (_, holds))| holds.contains(&ms));
             // One that another node had and gave back may be with somebody who was not told yet.
@@ -412,7 +413,7 @@ impl Model {
             Step::Resume(n) => {
                 self.attach += 1;
                 self.workers.entry(n).or_default().0 = Some(self.attach);
-                self.queue.join(self.id(n, Some(self.attach)), SHARD, LIMIT);
+                self.queue.join(self.id(n, Some(self.attach)), SHARD, Subscriber::somebody(), LIMIT);
             }
             Step::Leave(n) => {
                 let Some((attach, holds)) = self.workers.remove(&n) else { return };
