@@ -3,12 +3,15 @@
 //! Tokens are JWTs (RFC 7519) in JWS compact form (RFC 7515). The tenant's key names the algorithm;
 //! what the token says about its algorithm only ever refuses it (RFC 8725 section 3.1).
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use crate::config::{JwtConfig, sha256};
 use crate::domain::{
     ChannelName, CloseReason, InvalidName, NamespaceRules, PublishRight, SubscribeRight, UserId,
 };
+use crate::plugin::answers::Admitted;
 use crate::tenants::Tenant;
 
 mod jws;
@@ -36,6 +39,8 @@ pub struct Identity {
     pub class: Option<Box<str>>,
     /// The only channels it may reach beside its own; `None`: those the namespaces' rules allow.
     pub channels: Option<Vec<ChannelPattern>>,
+    /// What else its authenticator knows of it, a JSON object, for other hooks.
+    pub claims: Option<Arc<str>>,
     /// When the token stops being good, leeway included, in milliseconds since 1970.
     pub expires_ms: Option<u64>,
     /// SHA-256 of the token, which tells whether another connection has the same one. All zeros for
@@ -132,12 +137,41 @@ pub fn authenticate(tenant: &Tenant, token: Option<&str>, now_ms: u64) -> Result
         user: user(&claims, &rules.user_claim)?,
         class: class(&claims)?,
         channels: channels(&claims)?,
+        claims: None,
         expires_ms,
         token_hash: sha256(token.as_bytes()),
     })
 }
 
+/// SHA-256 of a client's token, as [`Identity::token_hash`] has it.
+pub fn token_hash(token: Option<&str>) -> [u8; 32] {
+    token.filter(|token| !token.is_empty()).map_or([0; 32], |token| sha256(token.as_bytes()))
+}
+
 impl Identity {
+    /// Somebody whom the tenant's own authenticator lets in with this token.
+    ///
+    /// # Errors
+    /// Where an item of its `channels` names no channels.
+    pub fn admitted(admitted: Admitted, token: Option<&str>) -> Result<Self, InvalidPattern> {
+        let Admitted { user, class, channels, claims, expires_ms } = admitted;
+        let parse =
+            |patterns: Vec<Box<str>>| patterns.iter().map(|text| ChannelPattern::parse(text)).collect();
+        Ok(Self {
+            user,
+            class,
+            channels: channels.map(parse).transpose()?,
+            claims: claims.map(Into::into),
+            expires_ms,
+            token_hash: token_hash(token),
+        })
+    }
+
+    /// Whether its client showed no token.
+    pub fn is_anonymous(&self) -> bool {
+        self.token_hash == [0; 32]
+    }
+
     /// Whether it may subscribe to a channel of a namespace with these rules: always to its own personal
     /// channel, never to another's, nor by this to the channel of a session.
     pub fn may_subscribe(&self, rules: &NamespaceRules, channel: &ChannelName) -> bool {
@@ -174,7 +208,7 @@ impl Identity {
 fn anonymous() -> Identity {
     let random: u128 = rand::random();
     let user = UserId::parse(&format!("anon-{random:032x}")).expect("hex digits make a user");
-    Identity { user, class: None, channels: None, expires_ms: None, token_hash: [0; 32] }
+    Identity { user, class: None, channels: None, claims: None, expires_ms: None, token_hash: [0; 32] }
 }
 
 /// Checks `exp` and `nbf`; returns when the token stops being good.

@@ -49,6 +49,19 @@ pub struct Plugins {
 }
 
 impl Plugins {
+    /// Who is called for a client, if anybody: see [`Table::for_client`].
+    pub fn for_client(
+        &self,
+        tenant: &crate::domain::TenantId,
+        hook: Hook,
+        now_ms: u64,
+        who: &[u8],
+    ) -> Option<(std::sync::Arc<PluginHost>, std::sync::Arc<Plugin>)> {
+        let host = self.host.as_ref()?;
+        let plugin = self.tables.of(tenant)?.for_client(hook, now_ms, who)?.clone();
+        Some((host.clone(), plugin))
+    }
+
     /// None at all, for ever.
     pub fn none() -> Self {
         Self { tables: Tables::none(), host: None }

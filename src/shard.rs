@@ -32,6 +32,7 @@ use crate::telemetry::{Metrics, events};
 use crate::tenants::Tenants;
 use crate::transport::listener;
 
+mod asking;
 mod connect;
 mod cursors;
 mod drain;

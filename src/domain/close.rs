@@ -70,6 +70,8 @@ close_reasons! {
     Internal = 4104, "internal";
     /// The node needs the backbone for this and it is away.
     BackboneAway = 4105, "backbone_away";
+    /// The tenant's plugin did not say who the client is, or said to come again later.
+    NotNow = 4106, "not_now";
     /// The node is going away.
     Drain = 4200, "drain";
     /// Another node serves this client.
@@ -111,6 +113,7 @@ mod tests {
             (4103, "slow_consumer"),
             (4104, "internal"),
             (4105, "backbone_away"),
+            (4106, "not_now"),
             (4200, "drain"),
             (4201, "moved"),
         ];

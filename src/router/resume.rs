@@ -25,6 +25,8 @@ pub struct ResumeClaims {
     pub user: IdentityHash,
     /// Its device, where it names one.
     pub device: Option<IdentityHash>,
+    /// Its client's token, which decides whether the client has to be asked who it is again.
+    pub token: IdentityHash,
     /// How often the session was attached to a connection: only its latest token attaches again.
     pub attach: u32,
     /// When the token was issued, in milliseconds of the backbone's clock.
@@ -44,6 +46,11 @@ impl IdentityHash {
     /// Of anonymous users, all of whom are one here: each connection gives them another name.
     pub fn anonymous() -> Self {
         Self::of(b"anonymous\0", "")
+    }
+
+    /// Of a token with this SHA-256.
+    pub fn of_token(sha256: &[u8; 32]) -> Self {
+        Self(*sha256.first_chunk().expect("it has 32 bytes"))
     }
 
     /// Of a device, within its user.
@@ -106,6 +113,7 @@ impl ResumeTokens {
         bytes.extend(claims.attach.to_be_bytes());
         bytes.extend(claims.issued_ms.to_be_bytes());
         bytes.extend(claims.user.0);
+        bytes.extend(claims.token.0);
         bytes.push(u8::from(claims.device.is_some()));
         bytes.extend(claims.device.iter().flat_map(|device| device.0));
         for name in [claims.node.as_str(), claims.tenant.as_str()] {
@@ -150,13 +158,13 @@ impl ResumeTokens {
 }
 
 /// The layout of a token; another one gets another number.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Bytes of the signature, HMAC-SHA256 whole.
 const TAG: usize = 32;
 
-/// Most bytes of a token: version, session, attach, issued, user, device with its mark, two names.
-const MOST: usize = 1 + 16 + 4 + 8 + 16 + (1 + 16) + 2 * (1 + 63) + TAG;
+/// Most bytes of a token: version, session, attach, issued, user, token, device with its mark, two names.
+const MOST: usize = 1 + 16 + 4 + 8 + 16 + 16 + (1 + 16) + 2 * (1 + 63) + TAG;
 
 /// How far nodes' clocks may differ, in milliseconds.
 const SKEW_MS: u64 = 60_000;
@@ -169,6 +177,7 @@ fn read(mut bytes: &[u8]) -> Option<ResumeClaims> {
     let attach = u32::from_be_bytes(take(from)?);
     let issued_ms = u64::from_be_bytes(take(from)?);
     let user = IdentityHash(take(from)?);
+    let token = IdentityHash(take(from)?);
     let device = match take(from)? {
         [0] => None,
         [1] => Some(IdentityHash(take(from)?)),
@@ -176,7 +185,7 @@ fn read(mut bytes: &[u8]) -> Option<ResumeClaims> {
     };
     let node = NodeId::parse(take_name(from)?).ok()?;
     let tenant = TenantId::parse(take_name(from)?).ok()?;
-    from.is_empty().then_some(ResumeClaims { session, node, tenant, user, device, attach, issued_ms })
+    from.is_empty().then_some(ResumeClaims { session, node, tenant, user, device, token, attach, issued_ms })
 }
 
 fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {

@@ -106,7 +106,7 @@ impl Session {
     }
 
     /// Whether it listens to a channel or works at it.
-    fn is_subscribed(&self, channel: &ChannelName) -> bool {
+    pub fn is_subscribed(&self, channel: &ChannelName) -> bool {
         self.number_of(channel).is_some() || self.worker_of(channel).is_some()
     }
 
@@ -187,7 +187,8 @@ impl Session {
         }
     }
 
-    fn subscribe(
+    /// Subscribes, if the rules allow it.
+    pub fn subscribe(
         &mut self,
         id: Option<RequestId>,
         wish: Subscribe,
@@ -249,7 +250,8 @@ impl Session {
         }
     }
 
-    fn may_subscribe(
+    /// The channel that it may subscribe to by the rules, or why not.
+    pub fn may_subscribe(
         &mut self,
         name: &ChannelName,
         channel_of: ChannelOf<'_>,
@@ -430,7 +432,7 @@ impl Session {
 }
 
 /// Why a request is refused: the code, and words for people.
-type Refusal = (ErrorCode, String);
+pub type Refusal = (ErrorCode, String);
 
 fn unknown_namespace(channel: &ChannelName) -> Refusal {
     let message = format!("the tenant has no namespace {:?}", channel.namespace());

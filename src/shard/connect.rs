@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Shard;
+use super::asking::Asked;
 use super::errands::hung_up;
 use super::gate::Permit;
 use super::seat::{Heartbeat, Link};
@@ -19,6 +20,7 @@ use crate::backbone::BackboneError;
 use crate::delivery::SessionEvent;
 use crate::directory::{Entry, Room};
 use crate::domain::{CloseReason, CursorKey, DeviceId, SessionId};
+use crate::plugin::{Facts, Hook};
 use crate::protocol::{ClientFrame, Codec, Connect, ErrorCode, Resumed, ServerFrame};
 use crate::router::{IdentityHash, ResumeClaims};
 use crate::session::{Attached, Session};
@@ -36,20 +38,29 @@ pub(super) struct Arrival {
     pub(super) tenant: Arc<Tenant>,
     /// The token of the `Authorization` header, where it had one.
     pub(super) bearer: Option<Box<str>>,
+    /// The request, where the tenant's authenticator may ask about it.
+    pub(super) asked: Asked,
     /// Its place at the gate.
     pub(super) permit: Rc<Permit>,
 }
 
 /// Why a connection gets no session: what its client is told.
-struct Refused {
-    reason: CloseReason,
-    message: Box<str>,
+pub(super) struct Refused {
+    pub(super) reason: CloseReason,
+    pub(super) message: Box<str>,
+    /// When to come again, where that is said.
+    pub(super) retry_after_ms: Option<u64>,
 }
 
 impl Refused {
+    pub(super) fn new(reason: CloseReason, message: impl Into<Box<str>>) -> Self {
+        Self { reason, message: message.into(), retry_after_ms: None }
+    }
+
     fn draining() -> Self {
-        let message = "this node is going away; connect again".into();
-        Self { reason: CloseReason::Drain, message }
+        // Those that came together do not come back together.
+        let retry_after_ms = Some(rand::random_range(0..=2_000));
+        Self { retry_after_ms, ..Self::new(CloseReason::Drain, "this node is going away; connect again") }
     }
 }
 
@@ -62,11 +73,12 @@ enum Reading {
 impl Shard {
     /// Serves one WebSocket to its end.
     pub(super) async fn serve(self: Rc<Self>, arrival: Arrival) {
-        let Arrival { socket, early, codec, tenant, bearer, permit } = arrival;
+        let Arrival { socket, early, codec, tenant, bearer, asked, permit } = arrival;
         let socket = Rc::new(socket);
         let mut decoder = Decoder::default();
         // Boxed, so that the memory of the handshake is not kept for the life of the connection.
-        let begun = Box::pin(self.clone().begin(&socket, &mut decoder, early, codec, tenant, bearer)).await;
+        let begin = self.clone().begin(&socket, &mut decoder, early, codec, tenant, (bearer, asked));
+        let begun = Box::pin(begin).await;
         if let Some(place) = begun {
             permit.opened();
             self.read_on(&socket, place, &mut decoder).await;
@@ -80,13 +92,13 @@ impl Shard {
         early: BytesMut,
         codec: Codec,
         tenant: Arc<Tenant>,
-        bearer: Option<Box<str>>,
+        (bearer, asked): (Option<Box<str>>, Asked),
     ) -> Option<Place> {
         let patience = Duration::from_millis(tenant.limits.connect_timeout_ms);
         let first = first_frame(socket, decoder, early, codec, tenant.limits.frame_bytes);
         let first = timeout(patience, first).await.unwrap_or_else(|_| {
-            let message = format!("no `connect` frame came within {} ms", patience.as_millis()).into();
-            Err(Some(Refused { reason: CloseReason::ConnectTimeout, message }))
+            let message = format!("no `connect` frame came within {} ms", patience.as_millis());
+            Err(Some(Refused::new(CloseReason::ConnectTimeout, message)))
         });
         let (connect, mut rest) = match first {
             Ok(first) => first,
@@ -101,10 +113,11 @@ impl Shard {
             return None;
         }
         let patience = Duration::from_millis(tenant.limits.auth_timeout_ms);
-        let admitted = timeout(patience, self.clone().admit(&tenant, connect, bearer)).await;
+        let facts = asked.facts(socket.peer_addr().ok());
+        let admitted = timeout(patience, self.clone().admit(&tenant, connect, bearer, facts)).await;
         let admitted = admitted.unwrap_or_else(|_| {
-            let message = "the session could not be begun in time; try again".into();
-            Err(Refused { reason: CloseReason::BackboneAway, message })
+            let message = "the session could not be begun in time; try again";
+            Err(Refused::new(CloseReason::BackboneAway, message))
         });
         let admitted = match admitted {
             Ok(admitted) => admitted,
@@ -133,21 +146,20 @@ impl Shard {
 
     /// Ends a connection that has no session, and waits until it is gone.
     async fn refuse(self: &Rc<Self>, socket: &Rc<TcpStream>, codec: Codec, refused: Refused) {
-        let Refused { reason, message } = refused;
+        let Refused { reason, message, retry_after_ms } = refused;
         let label = match reason {
             CloseReason::ConnectTimeout => Refusal::Timeout,
             CloseReason::Unauthorized | CloseReason::TokenExpired => Refusal::Unauthorized,
             CloseReason::BackboneAway => Refusal::BackboneAway,
             CloseReason::Drain => Refusal::Draining,
+            CloseReason::NotNow => Refusal::Plugin,
             _ => Refusal::BadRequest,
         };
         if let Ok(peer) = socket.peer_addr() {
             events::handshake_refused(self.env.metrics.node(), label, peer.ip(), &message);
         }
         let link = link(socket.clone(), codec, Duration::from_secs(60), None);
-        // Those that came together do not come back together.
-        let pause = (reason == CloseReason::Drain).then(|| rand::random_range(0..=2_000));
-        self.with(|state| state.see_off(link, reason, &message, pause));
+        self.with(|state| state.see_off(link, reason, &message, retry_after_ms));
         hung_up(socket).await;
     }
 
@@ -157,16 +169,20 @@ impl Shard {
         tenant: &Arc<Tenant>,
         connect: Connect,
         bearer: Option<Box<str>>,
+        facts: Facts,
     ) -> Result<Admitted, Refused> {
         let now_ms = self.env.backbone.clock().now_ms();
-        let token = connect.token.as_deref().or(bearer.as_deref());
-        let identity = auth::authenticate(tenant, token, now_ms)
-            .map_err(|error| Refused { reason: error.close_reason(), message: error.to_string().into() })?;
-        let claims = connect.resume.as_deref().map(|token| self.env.resume.verify(token, &tenant.id, now_ms));
-        let claims = claims
-            .map(|claims| claims.ok().filter(|claims| belongs(claims, &identity, connect.device.as_ref())));
-        let Connect { device, ping_ms, subs, .. } = connect;
+        let Connect { token, resume, device, ping_ms, subs } = connect;
+        let token = token.as_deref().or(bearer.as_deref());
         let admitted = |session, resumed| Admitted { session, resumed, ping_ms, subs };
+        let claims = resume.as_deref().map(|token| self.env.resume.verify(token, &tenant.id, now_ms).ok());
+        if let Some(Some(claims)) = &claims
+            && let Some(session) = self.come_home_unasked(tenant, claims, token, device.as_ref()).await
+        {
+            return Ok(admitted(session, Resumed::Home));
+        }
+        let identity = self.identify(tenant, token, None, facts).await?;
+        let claims = claims.map(|claims| claims.filter(|claims| belongs(claims, &identity, device.as_ref())));
 
         if let Some(Some(claims)) = &claims
             && claims.node == self.env.node
@@ -192,19 +208,50 @@ impl Shard {
         Ok(admitted(Box::new(session), resumed))
     }
 
+    /// Takes a session of this node back whose client shows the token that it began with: nobody is asked again who
+    /// that is, as long as the answer holds.
+    async fn come_home_unasked(
+        &self,
+        tenant: &Tenant,
+        claims: &ResumeClaims,
+        token: Option<&str>,
+        device: Option<&DeviceId>,
+    ) -> Option<Box<Session>> {
+        let token = auth::token_hash(token);
+        let now_ms = self.env.backbone.clock().now_ms();
+        let is_known = claims.node == self.env.node
+            && claims.token == IdentityHash::of_token(&token)
+            && claims.device == device.map(IdentityHash::of_device);
+        // Where no plugin is asked it costs next to nothing to look at the token itself.
+        if !is_known || self.env.plugins.for_client(&tenant.id, Hook::Authenticate, now_ms, &token).is_none()
+        {
+            return None;
+        }
+        let session = self.env.directory.take(claims.session).await?;
+        let holds = session.tenant.id == claims.tenant
+            && session.connections == claims.attach
+            && session.identity.token_hash == token
+            && session.identity.expires_ms.is_none_or(|expires| expires > now_ms);
+        if !holds {
+            self.retire(session, CloseReason::Replaced).await;
+            return None;
+        }
+        Some(session)
+    }
+
     /// Takes a session of this node back from wherever it sits.
     async fn come_home(&self, claims: &ResumeClaims, identity: &Identity) -> Option<Box<Session>> {
         let mut session = self.env.directory.take(claims.session).await?;
         let same = session.tenant.id == claims.tenant
             && session.connections == claims.attach
             && (session.identity.user == identity.user
-                || is_anonymous(identity) && is_anonymous(&session.identity));
+                || identity.is_anonymous() && session.identity.is_anonymous());
         if !same {
             // An old token of a session that went on since: it ends here, and its device starts anew.
             self.retire(session, CloseReason::Replaced).await;
             return None;
         }
-        if !is_anonymous(identity) {
+        if !identity.is_anonymous() {
             *session.identity = identity.clone();
             session.drop_forbidden();
             self.give_work_up(&mut session, true);
@@ -226,8 +273,8 @@ impl Shard {
         let key = CursorKey::new(&tenant.id, &identity.user, &device);
         let claimed = self.env.backbone.claim_cursors(&key, CURSOR_TTL).await;
         let (generation, cursors) = claimed.map_err(|error: BackboneError| {
-            let message = format!("the device's cursors cannot be read: {error}").into();
-            Refused { reason: CloseReason::BackboneAway, message }
+            let message = format!("the device's cursors cannot be read: {error}");
+            Refused::new(CloseReason::BackboneAway, message)
         })?;
         Ok(Attached { device, generation, cursors })
     }
@@ -253,6 +300,7 @@ impl Shard {
             tenant: tenant.clone(),
             user: owner(&session.identity),
             device: device.as_ref().map(IdentityHash::of_device),
+            token: IdentityHash::of_token(&session.identity.token_hash),
             attach: session.connections,
             issued_ms: self.env.backbone.clock().now_ms(),
         });
@@ -415,13 +463,9 @@ fn linked(state: &State, place: Place, socket: &Rc<TcpStream>) -> Option<usize> 
     Rc::ptr_eq(&link.socket, socket).then_some(at)
 }
 
-fn is_anonymous(identity: &Identity) -> bool {
-    identity.token_hash == [0; 32]
-}
-
 /// Whose a session is, for its resume token. Between anonymous clients the token alone speaks.
 fn owner(identity: &Identity) -> IdentityHash {
-    if is_anonymous(identity) { IdentityHash::anonymous() } else { IdentityHash::of_user(&identity.user) }
+    if identity.is_anonymous() { IdentityHash::anonymous() } else { IdentityHash::of_user(&identity.user) }
 }
 
 /// Whether a resume token is this client's.
@@ -446,27 +490,23 @@ async fn first_frame(
             Ok(Some(Event::Text(text))) if codec == Codec::Json => Some(codec.decode(text.as_bytes())),
             Ok(Some(Event::Binary(bytes))) if codec == Codec::Cbor => Some(codec.decode(bytes)),
             Ok(Some(Event::Text(_) | Event::Binary(_))) => {
-                return Err(Some(Refused {
-                    reason: CloseReason::Protocol,
-                    message: wrong_codec(codec).into(),
-                }));
+                return Err(Some(Refused::new(CloseReason::Protocol, wrong_codec(codec))));
             }
             Ok(Some(Event::Ping(_) | Event::Pong(_))) => None,
             Ok(Some(Event::Close(_))) => return Err(None),
             Err(error) => {
-                let (reason, message) = (error.close_reason(), error.to_string().into());
-                return Err(Some(Refused { reason, message }));
+                return Err(Some(Refused::new(error.close_reason(), error.to_string())));
             }
         };
         let taken = whole - rest.len();
         match found {
             Some(Ok(ClientFrame::Connect(connect))) => return Ok((connect, input.split_off(taken))),
             Some(Ok(_)) => {
-                let message = "the first frame must be `connect`".into();
-                return Err(Some(Refused { reason: CloseReason::Protocol, message }));
+                let message = "the first frame must be `connect`";
+                return Err(Some(Refused::new(CloseReason::Protocol, message)));
             }
             Some(Err(bad)) => {
-                return Err(Some(Refused { reason: CloseReason::Protocol, message: bad.message }));
+                return Err(Some(Refused::new(CloseReason::Protocol, bad.message)));
             }
             None if taken < input.len() => input = input.split_off(taken),
             None => {

@@ -5,20 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::Shard;
+use super::asking::Fate;
 use super::cursors::cursor_write;
 use super::seat::Link;
-use super::state::{LeftOver, Place, who, worker_id};
+use super::state::{LeftOver, Place, subscriber, who, worker_id};
 use crate::backbone::{Addition, BackboneError, CursorWrite, Once, Range, Stored, one};
 use crate::delivery::dead_letters::DeadLetter;
-use crate::delivery::{Request, SessionEvent, queues};
+use crate::delivery::{Audience, Item, Request, SessionEvent, queues};
 use crate::domain::{ChannelName, CloseReason, Offset, Publication, RawEntry, StreamKey};
-use crate::protocol::{ErrorCode, Payload, RequestId, ServerFrame};
+use crate::plugin::Hook;
+use crate::protocol::{ErrorCode, Payload, RequestId, ServerFrame, Subscribe};
 use crate::session::Session;
 use crate::session::state::done;
 use crate::telemetry::{DeadLetterOutcome, PublishOutcome, Via, events};
+use crate::tenants::Tenant;
 use crate::transport::outbox::Flush;
 
 /// Something that the state hands out because it has to wait for it.
@@ -43,6 +47,17 @@ pub(super) enum Errand {
     StoreStart {
         place: Place,
         sub: usize,
+    },
+    /// Ask the tenant's plugin whether the client may subscribe.
+    AskSubscribe {
+        place: Place,
+        id: Option<RequestId>,
+        wish: Subscribe,
+    },
+    Refresh {
+        place: Place,
+        id: RequestId,
+        token: Box<str>,
     },
     DeadLetter {
         place: Place,
@@ -102,6 +117,10 @@ impl Shard {
             Errand::DeadLetter { place, sub, message, attempts } => {
                 self.spawn(async move { shard.bury(place, sub, &message, attempts).await });
             }
+            Errand::AskSubscribe { place, id, wish } => self.begin_subscribe(place, id, wish),
+            Errand::Refresh { place, id, token } => {
+                self.request(place, id, async move { shard.refresh(place, id, token).await });
+            }
             Errand::Publish { place, id, channel, payload, key, msg_id } => {
                 let message = Publication { key, id: msg_id, ..from_client(payload) };
                 self.request(place, id, async move { shard.publish(place, id, channel, message).await });
@@ -122,20 +141,42 @@ impl Shard {
         id: RequestId,
         work: impl Future<Output = ServerFrame> + 'static,
     ) {
+        let shard = self.clone();
+        self.counted(place, Some(id), async move {
+            let answer = work.await;
+            shard.answer(place, &answer);
+        });
+    }
+
+    fn begin_subscribe(self: &Rc<Self>, place: Place, id: Option<RequestId>, wish: Subscribe) {
+        let asking = self.clone().ask_subscribe(place, id, wish);
+        match id {
+            Some(_) => self.counted(place, id, asking),
+            // A `connect` has as many wishes as a session may have channels.
+            None => self.spawn(asking),
+        }
+    }
+
+    /// Runs something that a client asked for, unless too much is under way.
+    fn counted(
+        self: &Rc<Self>,
+        place: Place,
+        id: Option<RequestId>,
+        work: impl Future<Output = ()> + 'static,
+    ) {
         if let Err((code, message)) = self.may_request(place) {
-            return self.answer(place, &ServerFrame::Error { id: Some(id), code, message });
+            return self.answer(place, &ServerFrame::Error { id, code, message });
         }
         self.requests.set(self.requests.get() + 1);
         let shard = self.clone();
         self.spawn(async move {
-            let answer = work.await;
+            work.await;
             shard.requests.set(shard.requests.get() - 1);
             shard.with(|state| {
                 if let Some(at) = state.at(place) {
                     state.seats[at].requests -= 1;
                 }
             });
-            shard.answer(place, &answer);
         });
     }
 
@@ -178,21 +219,58 @@ impl Shard {
         let Some((tenant, user, session)) = self.whose(place) else { return done(id) };
         message.user = Some(user);
         message.session = Some(session);
-        let once = message.id.clone().map(Once::Id);
-        let stream = StreamKey::channel(&tenant, &channel);
-        let refuse_at = self.with(|state| {
-            let session = &state.seats[state.at(place)?].session;
-            session.tenant.rules(channel.namespace())?.refuse_at()
-        });
-        let addition = Addition { stream, fields: message.into_fields(), once, refuse_at };
-        let appended = one(self.env.backbone.append_all(&[addition]).await);
-        let metrics = self.env.metrics.tenant(&tenant);
-        let outcome = publish_outcome(&appended);
-        events::published(&metrics, &tenant, &channel, Via::Client, outcome);
-        if let Ok(offset) = appended {
-            self.env.upstream.note_unwatched(&tenant, &channel, offset);
+        // Held until it is in the log: one client's messages stay in order.
+        let _turn = self.turn_to_publish(place).await;
+        match self.ask_publish(place, channel, message).await {
+            Fate::To(channels, message) => self.append(&tenant, id, &channels, &message).await,
+            Fate::Nowhere => done(id),
+            Fate::Refused(code, message) => {
+                let metrics = self.env.metrics.tenant(&tenant.id);
+                events::published(&metrics, &tenant.id, &message, Via::Client, PublishOutcome::Refused);
+                ServerFrame::Error { id: Some(id), code, message }
+            }
         }
-        appended_frame(id, appended)
+    }
+
+    /// Adds a message to channels. The answer has the offset where it is one; it fails where one of them does.
+    async fn append(
+        &self,
+        tenant: &Tenant,
+        id: RequestId,
+        channels: &[ChannelName],
+        message: &Publication,
+    ) -> ServerFrame {
+        let mut additions = Vec::with_capacity(channels.len());
+        for channel in channels {
+            let Some(rules) = tenant.rules(channel.namespace()) else {
+                let message = format!("the tenant's plugin names {channel}, and there is no such namespace");
+                return ServerFrame::Error {
+                    id: Some(id),
+                    code: ErrorCode::Unavailable,
+                    message: message.into(),
+                };
+            };
+            let (stream, once) = (StreamKey::channel(&tenant.id, channel), message.id.clone().map(Once::Id));
+            let fields = message.clone().into_fields();
+            additions.push(Addition { stream, fields, once, refuse_at: rules.refuse_at() });
+        }
+        let metrics = self.env.metrics.tenant(&tenant.id);
+        let mut all = Ok(None);
+        let answers = self.env.backbone.append_all(&additions).await;
+        for (channel, appended) in channels.iter().zip(answers) {
+            events::published(&metrics, &tenant.id, channel, Via::Client, publish_outcome(&appended));
+            match appended {
+                Ok(offset) => {
+                    self.env.upstream.note_unwatched(&tenant.id, channel, offset);
+                    all = all.map(|_| Some(offset).filter(|_| channels.len() == 1));
+                }
+                Err(error) => all = Err(error),
+            }
+        }
+        match all {
+            Ok(offset) => ServerFrame::Ok { id, offset, messages: None, epoch: None },
+            Err(error) => failed(id, &error),
+        }
     }
 
     async fn send_up(
@@ -222,26 +300,53 @@ impl Shard {
         channel: &ChannelName,
         range: Range,
     ) -> ServerFrame {
-        let Some((tenant, ..)) = self.whose(place) else { return done(id) };
-        let max_payload =
-            self.env.tenants.get(tenant.as_str()).map_or(0, |tenant| tenant.limits.payload_bytes);
-        let stream = StreamKey::channel(&tenant, channel);
-        match self.env.backbone.history(&stream, range).await {
-            Ok(entries) => {
-                let clock_ms = self.env.backbone.clock().now_ms();
-                let messages = entries.iter().filter_map(|entry| visible(entry, max_payload, clock_ms));
-                let epoch = Some(self.env.backbone.epoch());
-                ServerFrame::Ok { id, offset: None, messages: Some(messages.collect()), epoch }
+        let found = self.with(|state| {
+            let at = state.at(place)?;
+            Some((state.channel_of(at, channel)?, subscriber(&state.seats[at].session)))
+        });
+        let Some((channel, reader)) = found else { return done(id) };
+        let entries = match self.env.backbone.history(&channel.view.stream, range).await {
+            Ok(entries) => entries,
+            Err(error) => return failed(id, &error),
+        };
+        let clock_ms = self.env.backbone.clock().now_ms();
+        let items: Vec<_> =
+            entries.iter().filter_map(|entry| visible(entry, channel.max_payload, clock_ms)).collect();
+        let items = if self.env.shaper.passes(&channel.tenant, &items) {
+            items
+        } else {
+            let reader = Audience::Session(Arc::new(reader));
+            match self.env.shaper.shape(&channel, &reader, &items).await {
+                Some(items) => items,
+                None => return failed(id, &BackboneError::Away("this node ends".to_owned())),
             }
-            Err(error) => failed(id, &error),
-        }
+        };
+        let messages = items.into_iter().filter_map(|item| item.message).collect();
+        let epoch = Some(self.env.backbone.epoch());
+        ServerFrame::Ok { id, offset: None, messages: Some(messages), epoch }
     }
 
-    fn whose(self: &Rc<Self>, place: Place) -> Option<(crate::domain::TenantId, Box<str>, Box<str>)> {
+    /// Waits until what a client published before is in the log, where a plugin is asked about it. The next one
+    /// goes when the answer is dropped.
+    async fn turn_to_publish(self: &Rc<Self>, place: Place) -> Option<oneshot::Sender<()>> {
+        let (done, before) = self.with(|state| {
+            let at = state.at(place)?;
+            self.asked_for(&state.seats[at].session, Hook::OnPublish)?;
+            let (done, next) = oneshot::channel();
+            Some((done, state.seats[at].publishing.replace(next)))
+        })?;
+        if let Some(before) = before {
+            // It ends when it is dropped, which is no error here.
+            let _ = before.await;
+        }
+        Some(done)
+    }
+
+    fn whose(self: &Rc<Self>, place: Place) -> Option<(Arc<Tenant>, Box<str>, Box<str>)> {
         self.with(|state| {
             let session = &state.seats[state.at(place)?].session;
             let user = session.identity.user.as_str().into();
-            Some((session.tenant.id.clone(), user, session.id.to_string().into()))
+            Some((session.tenant.clone(), user, session.id.to_string().into()))
         })
     }
 
@@ -385,9 +490,9 @@ fn from_client(payload: Payload) -> Publication {
     Publication { data: payload.data, headers, ..Publication::default() }
 }
 
-fn visible(entry: &RawEntry, max_payload: usize, clock_ms: u64) -> Option<Arc<Publication>> {
+fn visible(entry: &RawEntry, max_payload: usize, clock_ms: u64) -> Option<Item> {
     let message = Publication::from_entry(entry, max_payload).ok()?;
-    (!message.is_expired(clock_ms)).then(|| Arc::new(message))
+    (!message.is_expired(clock_ms)).then(|| Item::new(entry.offset, Some(Arc::new(message))))
 }
 
 fn appended_frame(id: RequestId, appended: Result<Offset, BackboneError>) -> ServerFrame {

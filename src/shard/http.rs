@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Shard;
+use super::asking::Asked;
 use super::connect::Arrival;
 use super::gate::Permit;
 use crate::api::admin::bearer;
@@ -183,12 +184,14 @@ impl Shard {
         let bearer = headers.get(AUTHORIZATION).and_then(bearer).or_else(in_query).map(Into::into);
         let upgrade = hyper::upgrade::on(&mut request);
         let handshake::Accepted { codec, response } = accepted;
+        let asks = self.env.plugins.tables.of(&tenant.id).is_some();
+        let asked = asks.then(|| Asked::of(&request.into_parts().0)).unwrap_or_default();
         let shard = self.clone();
         self.spawn(async move {
             let Ok(upgraded) = upgrade.await else { return };
             let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
             let (socket, early) = (parts.io.into_inner(), BytesMut::from(parts.read_buf));
-            shard.serve(Arrival { socket, early, codec, tenant, bearer, permit }).await;
+            shard.serve(Arrival { socket, early, codec, tenant, bearer, asked, permit }).await;
         });
         response.map(|()| Full::default())
     }

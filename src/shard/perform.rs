@@ -76,7 +76,10 @@ impl State {
                 let place = self.place(at);
                 self.errands.push_back(Errand::History { place, id, channel, range });
             }
-            Effect::Refresh { id, token } => self.refresh(at, id, &token),
+            Effect::Refresh { id, token } => {
+                let place = self.place(at);
+                self.errands.push_back(Errand::Refresh { place, id, token });
+            }
             Effect::Close { reason, message } => self.close(at, reason, &message),
         }
     }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 use crate::api::drain::Counted;
 use crate::domain::Publication;
@@ -32,6 +33,8 @@ pub(super) struct Seat {
     pub(super) leaving: bool,
     /// Requests of its client that are not answered yet.
     pub(super) requests: u16,
+    /// Ends when the last message that its client published, and a plugin was asked about, is in the log.
+    pub(super) publishing: Option<oneshot::Receiver<()>>,
 }
 
 /// A connection.
@@ -119,6 +122,7 @@ impl Seat {
             unstored: false,
             leaving: false,
             requests: 0,
+            publishing: None,
         }
     }
 

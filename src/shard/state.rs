@@ -14,7 +14,7 @@ use super::errands::Errand;
 use super::hub::Hub;
 use super::seat::{Link, Seat};
 use super::waiting::Waiting;
-use crate::auth;
+use crate::auth::Identity;
 use crate::backbone::Tail;
 use crate::backbone::clock::Clock;
 use crate::delivery::{Audience, SessionEvent, ShardId, Upstream};
@@ -28,6 +28,7 @@ use crate::transport::outbox::{Flush, Frame};
 use crate::transport::websocket::encode;
 
 mod agenda;
+mod asking;
 mod channels;
 mod telling;
 mod views;
@@ -125,6 +126,7 @@ impl State {
         let kept_work: Vec<usize> = seat.session.workers_mut().map(|(worker, _)| worker).collect();
         let audience = self.audience(&self.seats[at].session);
         self.adapt(at, &kept, &audience);
+        let (asked, wishes) = self.split_asked(at, wishes);
         let (hub, metrics) = (&self.hub, &self.metrics);
         let mut channel_of = |name: &ChannelName| views::channel(hub, metrics, &tenant, name, &audience);
         self.seats[at].session.begin(wishes, &mut channel_of, &mut self.fx);
@@ -139,7 +141,9 @@ impl State {
         self.perform(at, None);
         self.mark_unstored(at);
         self.on_seat_time(at, Instant::now());
-        Place { seat: at, stamp }
+        let place = Place { seat: at, stamp };
+        self.errands.extend(asked.into_iter().map(|wish| Errand::AskSubscribe { place, id: None, wish }));
+        place
     }
 
     /// The seat of a place, if the session still sits there.
@@ -292,6 +296,15 @@ impl State {
             let error = ServerFrame::Error { id: Some(*id), code: ErrorCode::Unavailable, message };
             return self.send(at, &error);
         }
+        let frame = match frame {
+            ClientFrame::Subscribe { id, subscribe } if self.is_to_ask(at, &subscribe) => {
+                let place = self.place(at);
+                self.errands.push_back(Errand::AskSubscribe { place, id: Some(id), wish: subscribe });
+                return;
+            }
+            frame => frame,
+        };
+        let seat = &self.seats[at];
         let tenant = seat.session.tenant.clone();
         let acked = match &frame {
             ClientFrame::Ack { channel, .. } => Some(channel.clone()),
@@ -423,27 +436,27 @@ impl State {
         self.hub.get(&subscription.channel.view)?.open
     }
 
-    /// Checks a new token and puts it in the place of the old one.
-    pub(super) fn refresh(&mut self, at: usize, id: RequestId, token: &str) {
+    /// Puts the identity of a new token in the place of the old one. The answer to the request.
+    pub(super) fn refresh(
+        &mut self,
+        at: usize,
+        id: RequestId,
+        identity: Result<Identity, Box<str>>,
+    ) -> ServerFrame {
         let session = &mut self.seats[at].session;
-        let answer = match auth::authenticate(&session.tenant, Some(token), self.clock.now_ms()) {
+        let message = match identity {
             Ok(identity) if identity.user == session.identity.user => {
                 *session.identity = identity;
                 session.leave_forbidden(&mut self.fx);
-                done(id)
+                self.perform(at, None);
+                self.regroup_seat(at);
+                self.schedule(at);
+                return done(id);
             }
-            Ok(_) => {
-                let message = "the new token belongs to another user".into();
-                ServerFrame::Error { id: Some(id), code: ErrorCode::Forbidden, message }
-            }
-            Err(error) => {
-                let message = error.to_string().into();
-                ServerFrame::Error { id: Some(id), code: ErrorCode::Forbidden, message }
-            }
+            Ok(_) => "the new token belongs to another user".into(),
+            Err(why) => why,
         };
-        self.send(at, &answer);
-        self.perform(at, None);
-        self.schedule(at);
+        ServerFrame::Error { id: Some(id), code: ErrorCode::Forbidden, message }
     }
 
     /// Takes the list of those whose cursors are to be stored.

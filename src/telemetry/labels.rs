@@ -104,6 +104,8 @@ labels! {
         Draining = "draining",
         /// The backbone is needed and away.
         BackboneAway = "backbone_away",
+        /// The tenant's plugin did not answer, or wants it later.
+        Plugin = "plugin",
     }
 
     /// What a client got back when it connected. The words are those of protocol v1.
