@@ -33,7 +33,7 @@ use crate::delivery::{
 use crate::directory::{Directory, Order};
 use crate::domain::NodeId;
 use crate::domain::keys::SECRET_KEY;
-use crate::plugin::Plugins;
+use crate::plugin::{NewsDesk, Plugins};
 use crate::router::secret::ShortSecret;
 use crate::router::{AffinityKey, ClusterSecret, Members, NodeRecord, ResumeTokens, membership};
 use crate::session::Session;
@@ -148,10 +148,11 @@ impl Node {
         let (record, members) = stages.membership();
         let upstream = stages.upstream();
         let plugins = stages.plugins()?;
+        let news = stages.news();
         let shaper = Arc::new(Shaper::new(plugins.clone(), stages.backbone.clone()));
         let queues = stages.queues(to_shards.clone(), shaper.clone());
         let feed = stages.feed(to_shards, upstream.clone(), members, shaper.clone());
-        stages.ingress(upstream.clone(), leaving.clone());
+        stages.ingress(upstream.clone(), plugins.clone(), leaving.clone());
         stages.janitor();
         let directory = stages.directory(to_orders);
         let lifecycle = stages.admin(admin_listener, admin, directory.clone(), drain.clone());
@@ -169,6 +170,7 @@ impl Node {
             directory,
             upstream,
             plugins,
+            news,
             shaper,
             tenants,
             resume,
@@ -304,6 +306,12 @@ impl<'a> Stages<'a> {
         Ok(Plugins::none())
     }
 
+    fn news(&mut self) -> NewsDesk {
+        let (news, task) = NewsDesk::open(self.stop.clone());
+        self.own(task);
+        news
+    }
+
     fn queues(&mut self, shards: Vec<mpsc::Sender<Delivery>>, shaper: Arc<Shaper>) -> QueuesHandle {
         let options = QueueOptions { lease: self.config.cluster.queue_lease, ..QueueOptions::default() };
         let (backbone, dirty, metrics) = (self.backbone.clone(), self.dirty.clone(), self.metrics.clone());
@@ -339,12 +347,13 @@ impl<'a> Stages<'a> {
         feed
     }
 
-    fn ingress(&mut self, upstream: Upstream, leaving: CancellationToken) {
+    fn ingress(&mut self, upstream: Upstream, plugins: Plugins, leaving: CancellationToken) {
         let ingress = Ingress {
             backbone: self.backbone.clone(),
             dirty: self.dirty.clone(),
             tenants: self.tenants.clone(),
             metrics: self.metrics.clone(),
+            plugins,
             upstream,
             node: self.node(),
             options: IngressOptions::default(),

@@ -25,7 +25,7 @@ use crate::delivery::queues::{self, QueuesHandle};
 use crate::delivery::{Delivery, FeedHandle, Request, Shaper, ShardId, Upstream};
 use crate::directory::{Directory, Order};
 use crate::domain::{CloseReason, NodeId};
-use crate::plugin::Plugins;
+use crate::plugin::{NewsDesk, Plugins};
 use crate::router::ResumeTokens;
 use crate::session::Session;
 use crate::telemetry::{Metrics, events};
@@ -72,6 +72,8 @@ pub struct Env {
     pub upstream: Upstream,
     /// Hooks of tenants.
     pub plugins: Plugins,
+    /// Where plugins are told of sessions.
+    pub news: NewsDesk,
     /// What plugins make of messages.
     pub shaper: Arc<Shaper>,
     /// The tenants.

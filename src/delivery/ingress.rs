@@ -28,12 +28,14 @@ use crate::backbone::backoff::Backoff;
 use crate::backbone::wake::DirtySet;
 use crate::backbone::{Backbone, BackboneError, Group, Take, Work};
 use crate::domain::{NodeId, Offset, StreamKey, TenantId, keys};
+use crate::plugin::Plugins;
 use crate::telemetry::{Metrics, TenantMetrics, events};
 use crate::tenants::Tenants;
 
 mod entry;
 mod fan_out;
 mod lease;
+mod routing;
 
 use fan_out::FanOut;
 use lease::{Lease, Lost};
@@ -84,6 +86,8 @@ pub struct Ingress {
     pub tenants: Arc<Tenants>,
     /// What is counted.
     pub metrics: Metrics,
+    /// Who is asked where entries go.
+    pub plugins: Plugins,
     /// Who is told of messages that find nobody.
     pub upstream: Upstream,
     /// Who holds the leases.
@@ -269,7 +273,7 @@ impl Reader {
             return Err(BackboneError::Refused("the tenant is gone".into()));
         };
         let oldest = work[0].entry.offset;
-        let entries = work.into_iter().map(|work| work.entry);
+        let entries = self.route(&tenant, work.into_iter().map(|work| work.entry).collect()).await;
         let done = FanOut::new(self, &tenant, entries).run().await;
         if !done.is_empty() {
             self.ingress.backbone.finish(&self.group, &done).await?;

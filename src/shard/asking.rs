@@ -15,7 +15,7 @@ use crate::config::OnFailure;
 use crate::delivery::shaping::replaced;
 use crate::domain::{ChannelName, CloseReason, Publication, UserId};
 use crate::plugin::answers::Refusal;
-use crate::plugin::contract::{Credentials, Incoming, SubscribeRequest};
+use crate::plugin::contract::{Credentials, Incoming, SessionChange, SessionNews, SubscribeRequest};
 use crate::plugin::{
     About, Admission, Facts, Failure, Hook, Plugin, PluginHost, PublishVerdict, SubscribeVerdict,
 };
@@ -198,6 +198,15 @@ impl Shard {
             }
             Err(_) if plugin.on_failure().on_publish == OnFailure::Open => Fate::To(vec![channel], message),
             Err(failure) => Fate::Refused(ErrorCode::Unavailable, no_answer("plugin", failure).into()),
+        }
+    }
+
+    /// Tells the tenant's plugin that a session came or went, if it wants to know.
+    pub(super) fn announce(&self, session: &Session, change: SessionChange) {
+        if let Some(asked) = self.asked_for(session, Hook::OnSession) {
+            let user = session.identity.user.as_str().into();
+            let news = SessionNews { change, user, session: session.id.to_string().into() };
+            self.env.news.hand_in(session.id, asked, news, facts_of(session, Facts::default()));
         }
     }
 

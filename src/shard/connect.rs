@@ -20,6 +20,7 @@ use crate::backbone::BackboneError;
 use crate::delivery::SessionEvent;
 use crate::directory::{Entry, Room};
 use crate::domain::{CloseReason, CursorKey, DeviceId, SessionId};
+use crate::plugin::contract::SessionChange;
 use crate::plugin::{Facts, Hook};
 use crate::protocol::{ClientFrame, Codec, Connect, ErrorCode, Resumed, ServerFrame};
 use crate::router::{IdentityHash, ResumeClaims};
@@ -319,6 +320,9 @@ impl Shard {
         let address = address.map(|peer| peer.ip());
         let event = SessionEvent::Connected { resumed, transport: Transport::WebSocket, address };
         self.env.upstream.tell(&session.tenant, event, || who(&session));
+        if matches!(resumed, Resumed::New | Resumed::Lost) {
+            self.announce(&session, SessionChange::Connected);
+        }
         let entry = Entry { session: session.id, tenant, user, device, shard: self.env.id };
         let counted = self.env.drain.count(usize::from(self.env.id.0));
         let link = link(socket.clone(), codec, Duration::from_millis(ping_ms), Some(counted));

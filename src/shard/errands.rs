@@ -18,6 +18,7 @@ use crate::delivery::dead_letters::DeadLetter;
 use crate::delivery::{Audience, Item, Request, SessionEvent, queues};
 use crate::domain::{ChannelName, CloseReason, Offset, Publication, RawEntry, StreamKey};
 use crate::plugin::Hook;
+use crate::plugin::contract::SessionChange;
 use crate::protocol::{ErrorCode, Payload, RequestId, ServerFrame, Subscribe};
 use crate::session::Session;
 use crate::session::state::done;
@@ -402,6 +403,7 @@ impl Shard {
     /// Stores what is left of an ended session's cursors. If the backbone is away they stay as they
     /// were: what came after is delivered again, not lost.
     async fn end(self: Rc<Self>, mut session: Box<Session>, left: Option<LeftOver>) {
+        self.announce(&session, SessionChange::Disconnected);
         self.store_last(&mut session).await;
         self.env.directory.forget(session.id, self.env.id).await;
         let (tenant, user) = (&session.tenant, &session.identity.user);
@@ -415,6 +417,7 @@ impl Shard {
 
     /// Ends a session that was taken from its shard and does not go on.
     pub(super) async fn retire(&self, mut session: Box<Session>, reason: CloseReason) {
+        self.announce(&session, SessionChange::Disconnected);
         self.store_last(&mut session).await;
         let (lived, last) = (None, true);
         let event = SessionEvent::Disconnected { reason, lived, last };

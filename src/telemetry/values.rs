@@ -164,6 +164,6 @@ mod tests {
         let counters = Labelled::<Skip, Counter>::default();
         counters.of(Skip::Expired).inc_by(3);
         let read: Vec<_> = counters.iter().map(|(word, counter)| (word, counter.get())).collect();
-        assert_eq!(read, [("malformed", 0), ("expired", 3), ("too_large", 0), ("thinned", 0)]);
+        assert_eq!(read, [("malformed", 0), ("expired", 3), ("too_large", 0), ("thinned", 0), ("plugin", 0)]);
     }
 }

@@ -73,6 +73,14 @@ impl Entry {
     }
 }
 
+/// The channels that an entry names, as far as they are any.
+pub(super) fn channels(raw: &RawEntry) -> Vec<ChannelName> {
+    let Some((_, to)) = raw.fields.iter().find(|(name, _)| name == "to") else { return Vec::new() };
+    let parsed =
+        |names: Vec<&str>| names.into_iter().filter_map(|name| ChannelName::parse(name).ok()).collect();
+    with_names(to, parsed).unwrap_or_default()
+}
+
 /// Calls with the names in `to`, of which there are not too many.
 fn with_names<R>(to: &Bytes, then: impl FnOnce(Vec<&str>) -> R) -> Result<R, Poison> {
     let text = std::str::from_utf8(to).map_err(|_| Poison::To("it is not UTF-8".into()))?.trim();

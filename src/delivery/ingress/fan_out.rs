@@ -5,12 +5,14 @@
 //! before the channel's next one is.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt::Display;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::entry::{Entry, NoTarget, Poison, Target};
+use super::entry::{Entry, NoTarget, Target};
+use super::routing::Routed;
 use super::{Reader, backoff};
 use crate::backbone::backoff::Backoff;
 use crate::backbone::{Addition, BackboneError, Once};
@@ -33,7 +35,7 @@ const FULL: usize = 10_000;
 pub(super) struct FanOut<'r> {
     reader: &'r mut Reader,
     tenant: &'r Tenant,
-    entries: VecDeque<RawEntry>,
+    entries: VecDeque<Routed>,
     begun: Vec<Offset>,
     writes: VecDeque<Write>,
     /// Channels that are left alone until the next pause.
@@ -68,15 +70,11 @@ struct Letter {
 struct Stopped;
 
 impl<'r> FanOut<'r> {
-    pub(super) fn new(
-        reader: &'r mut Reader,
-        tenant: &'r Tenant,
-        entries: impl Iterator<Item = RawEntry>,
-    ) -> Self {
+    pub(super) fn new(reader: &'r mut Reader, tenant: &'r Tenant, entries: Vec<Routed>) -> Self {
         Self {
             reader,
             tenant,
-            entries: entries.collect(),
+            entries: entries.into(),
             begun: Vec::new(),
             writes: VecDeque::new(),
             resting: HashSet::new(),
@@ -161,7 +159,19 @@ impl<'r> FanOut<'r> {
         if self.reader.stop.is_cancelled() {
             return false;
         }
-        let Some(raw) = self.entries.pop_front() else { return false };
+        let raw = match self.entries.pop_front() {
+            None => return false,
+            Some(Routed::Nowhere(offset)) => {
+                self.begun.push(offset);
+                return true;
+            }
+            Some(Routed::Failed(raw, failure)) => {
+                self.begun.push(raw.offset);
+                self.bury_entry(raw, PublishOutcome::Failed, "plugin", &failure);
+                return true;
+            }
+            Some(Routed::Entry(raw)) => raw,
+        };
         self.begun.push(raw.offset);
         match Entry::parse(&raw, self.tenant) {
             Ok(Entry { offset, fields, bytes, targets }) => {
@@ -178,7 +188,7 @@ impl<'r> FanOut<'r> {
                     }
                 }
             }
-            Err(poison) => self.bury_entry(raw, &poison),
+            Err(poison) => self.bury_entry(raw, PublishOutcome::Invalid, "bad_entry", &poison),
         }
         true
     }
@@ -273,15 +283,12 @@ impl<'r> FanOut<'r> {
         self.letters.push(Letter { channel: channel.to_owned(), offset, fields, once: None });
     }
 
-    fn bury_entry(&mut self, raw: RawEntry, poison: &Poison) {
-        self.count(PublishOutcome::Invalid, 1);
-        let error = poison.to_string();
-        let letter = DeadLetter {
-            ingress: Some(raw.offset),
-            reason: "bad_entry",
-            error: Some(&error),
-            ..DeadLetter::default()
-        };
+    /// An entry that goes nowhere.
+    fn bury_entry(&mut self, raw: RawEntry, outcome: PublishOutcome, reason: &str, why: &dyn Display) {
+        self.count(outcome, 1);
+        let error = why.to_string();
+        let letter =
+            DeadLetter { ingress: Some(raw.offset), reason, error: Some(&error), ..DeadLetter::default() };
         let (offset, channel) = (raw.offset, "in".to_owned());
         let fields = letter.into_fields(raw.fields);
         self.letters.push(Letter { channel, offset, fields, once: Some(Once::Ingress(offset)) });

@@ -13,6 +13,7 @@ use crate::backbone::embedded::Embedded;
 use crate::backbone::overlay::Overlay;
 use crate::config::Config;
 use crate::domain::RawEntry;
+use crate::plugin::Plugins;
 
 /// Every answer comes some turns later; of the commands that write, some fail, done or not done.
 struct Shaky {
@@ -131,6 +132,7 @@ impl Rig {
             dirty: self.dirty.clone(),
             tenants: self.tenants.clone(),
             metrics: Metrics::default(),
+            plugins: Plugins::none(),
             upstream: self.upstream(),
             node: NodeId::parse(node).unwrap(),
             options: IngressOptions::default(),
