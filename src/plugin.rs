@@ -29,7 +29,7 @@ pub mod tables;
 mod workers;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use answers::{Admission, DeliverVerdict, PublishVerdict, RouteVerdict, SubscribeVerdict};
 pub use facts::{About, Facts};

@@ -314,22 +314,7 @@ impl Queues {
                 Some(stream)
             }
             Done::Shaped(stream, shown) => {
-                let queue = self.queues.get_mut(&stream)?;
-                queue.shaped();
-                for Shown { dealt, message } in shown {
-                    match message {
-                        Some(message) => {
-                            let Dealt { worker, shard, task, .. } = dealt;
-                            let (stream, task) = (stream.clone(), Task { message, ..task });
-                            self.outlets[usize::from(shard.0)].answer(Delivery::Task {
-                                stream,
-                                worker,
-                                task,
-                            });
-                        }
-                        None => queue.not_shown(&dealt),
-                    }
-                }
+                self.on_shaped(&stream, shown)?;
                 Some(stream)
             }
             Done::Unwatched(stream) => {
@@ -343,6 +328,22 @@ impl Queues {
                 None
             }
         }
+    }
+
+    /// Hands on tasks as plugins made them.
+    fn on_shaped(&mut self, stream: &StreamKey, shown: Vec<Shown>) -> Option<()> {
+        let queue = self.queues.get_mut(stream)?;
+        queue.shaped();
+        for Shown { dealt, message } in shown {
+            let Some(message) = message else {
+                queue.not_shown(&dealt);
+                continue;
+            };
+            let Dealt { worker, shard, task, .. } = dealt;
+            let (stream, task) = (stream.clone(), Task { message, ..task });
+            self.outlets[usize::from(shard.0)].answer(Delivery::Task { stream, worker, task });
+        }
+        Some(())
     }
 
     fn on_marks(&mut self) -> Vec<StreamKey> {

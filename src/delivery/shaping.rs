@@ -300,3 +300,6 @@ fn delivery(message: &Arc<Publication>, channel: &Arc<str>, audience: &Audience)
 fn note_dropped(channel: &Channel, offset: Offset, why: &dyn std::fmt::Display) {
     events::entry_skipped(&channel.metrics, &channel.tenant, &channel.name, offset, Skip::Plugin, why);
 }
+
+#[cfg(test)]
+mod tests;

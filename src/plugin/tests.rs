@@ -13,7 +13,7 @@ use super::compile::{CompileCommand, NodeKey};
 use super::*;
 use crate::backbone::embedded::Embedded;
 use crate::backbone::wake::DirtySet;
-use crate::config::{PluginsConfig, TenantPlugins};
+use crate::config::{OnFailure, PluginsConfig, TenantPlugins};
 use crate::domain::{Offset, TenantId};
 use crate::telemetry::{Metrics, PluginOutcome};
 
@@ -27,27 +27,26 @@ mod uploads;
 const PROBE: &[u8] = include_bytes!("../../plugins/probe/probe.wasm");
 
 /// A host with a backbone in memory.
-struct Rig {
-    host: PluginHost,
+pub(crate) struct Rig {
+    pub(crate) host: Arc<PluginHost>,
+    pub(crate) backbone: Arc<Embedded>,
     metrics: Metrics,
     cut_offs: tokio::sync::mpsc::Receiver<Arc<Plugin>>,
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(config(), NodeKey::random())
     }
 
     fn with(plugins: PluginsConfig, key: NodeKey) -> Self {
         let metrics = Metrics::default();
         let (tell, cut_offs) = tokio::sync::mpsc::channel(10);
-        let services = Services {
-            backbone: Embedded::new(Arc::new(DirtySet::default())),
-            metrics: metrics.clone(),
-            cut_offs: Some(tell),
-        };
+        let backbone = Embedded::new(Arc::new(DirtySet::default()));
+        let services =
+            Services { backbone: backbone.clone(), metrics: metrics.clone(), cut_offs: Some(tell) };
         let host = PluginHost::start(HostConfig { plugins, compiler: compiler(), key }, services).unwrap();
-        Self { host, metrics, cut_offs }
+        Self { host: Arc::new(host), backbone, metrics, cut_offs }
     }
 
     async fn plugin(&self, bytes: &[u8], settings: Settings) -> Arc<Plugin> {
@@ -55,8 +54,15 @@ impl Rig {
         self.host.bind(prepared, settings)
     }
 
-    async fn probe(&self) -> Arc<Plugin> {
+    pub(crate) async fn probe(&self) -> Arc<Plugin> {
         self.plugin(PROBE, settings("acme")).await
+    }
+
+    /// The probe for a tenant that wants this where it does not answer.
+    pub(crate) async fn probe_that_fails(&self, on_deliver: OnFailure) -> Arc<Plugin> {
+        let mut settings = settings("acme");
+        settings.limits.on_failure.on_deliver = on_deliver;
+        self.plugin(PROBE, settings).await
     }
 
     async fn refused(&self, bytes: &[u8]) -> Rejection {

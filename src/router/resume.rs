@@ -250,8 +250,7 @@ mod tests {
     #[test]
     fn the_layout_is_pinned() {
         let token = concat!(
-            "assertion `left == right` failed
-AgcHBwcHBwcHBwcHBwcHBwcAAAADAAAAAAAPQkBh5T",
+            "AgcHBwcHBwcHBwcHBwcHBwcAAAADAAAAAAAPQkBh5T",
             "oy93f-5rnqYTCZlRx3CQkJCQkJCQkJCQkJCQkJCQFoBK_1s_2wX2VsLjIV56vhCW5vZGUtMS5ld",
             "QRhY21lKjlgDzhICTt0wWe4Zg8AXiV4tm5Te0iXeRqfW771mmk"
         );

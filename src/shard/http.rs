@@ -184,8 +184,10 @@ impl Shard {
         let bearer = headers.get(AUTHORIZATION).and_then(bearer).or_else(in_query).map(Into::into);
         let upgrade = hyper::upgrade::on(&mut request);
         let handshake::Accepted { codec, response } = accepted;
-        let asks = self.env.plugins.tables.of(&tenant.id).is_some();
-        let asked = asks.then(|| Asked::of(&request.into_parts().0)).unwrap_or_default();
+        let asked = match self.env.plugins.tables.of(&tenant.id) {
+            Some(_) => Asked::of(&request.into_parts().0),
+            None => Asked::default(),
+        };
         let shard = self.clone();
         self.spawn(async move {
             let Ok(upgraded) = upgrade.await else { return };
