@@ -1,4 +1,5 @@
-//! RESP2 and RESP3, the Redis wire protocol, without I/O: bytes in, values out, and back.
+//! RESP, the Redis wire protocol, without I/O: a listener's side in RESP2 and RESP3, requests in and
+//! replies out, and a client's side in RESP2, requests out and replies in.
 //!
 //! Source: <https://redis.io/docs/latest/develop/reference/protocol-spec/>. Of requests only arrays of
 //! bulk strings are understood; inline commands are refused, because a browser can be made to send
@@ -10,8 +11,8 @@ mod decode;
 mod encode;
 mod scan;
 
-pub use decode::{ReplyDecoder, RequestDecoder};
-pub use encode::{encode_array_header, encode_command, encode_request};
+pub use decode::RequestDecoder;
+pub use encode::{encode_array_header, encode_command};
 pub use scan::{Scanner, Token};
 
 /// The version a connection speaks, chosen with `HELLO`. It decides how maps and nulls are written.
@@ -24,8 +25,8 @@ pub enum Protocol {
     Resp3,
 }
 
-/// A reply, or a part of one.
-#[derive(Debug, Clone, PartialEq)]
+/// A reply to be written, or a part of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     /// `+OK`: a status.
     Simple(Bytes),
@@ -45,15 +46,7 @@ pub enum Value {
     Map(Vec<(Value, Value)>),
     /// `~…`, in RESP2 an array.
     Set(Vec<Value>),
-    /// `>…`: out of band, belongs to no request; in RESP2 an array.
-    Push(Vec<Value>),
-    /// `,1.5`, in RESP2 a bulk string.
-    Double(f64),
-    /// `#t`, in RESP2 0 or 1.
-    Boolean(bool),
-    /// `(…`: an integer of any size in decimal digits; in RESP2 a bulk string.
-    BigNumber(Bytes),
-    /// `=…`: text of the kind `txt`; in RESP2 a bulk string. The kind is not kept.
+    /// `=…`: text of the kind `txt`; in RESP2 a bulk string.
     Verbatim(Bytes),
 }
 
@@ -89,30 +82,23 @@ impl Value {
     }
 }
 
-/// What a decoder takes before it refuses the connection.
+/// What a [`RequestDecoder`] takes before it refuses the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes in one bulk string.
     pub max_bulk: usize,
-    /// Arguments of a request, or values of a whole reply; each costs some 40 bytes of bookkeeping.
+    /// Arguments of a request; each costs some 40 bytes of bookkeeping.
     pub max_items: usize,
-    /// Bytes of all strings of one request or reply.
+    /// Bytes of all strings of one request.
     pub max_bytes: usize,
-    /// Lists within lists of a reply; requests have one.
-    pub max_depth: usize,
 }
 
 impl Limits {
     /// For requests of a client that has said who it is, or need not.
-    pub const REQUEST: Self =
-        Self { max_bulk: 1 << 20, max_items: 1 << 16, max_bytes: 4 << 20, max_depth: 1 };
+    pub const REQUEST: Self = Self { max_bulk: 1 << 20, max_items: 1 << 16, max_bytes: 4 << 20 };
 
     /// For requests before the password: enough for `HELLO 3 AUTH … SETNAME …`.
-    pub const UNAUTHENTICATED: Self =
-        Self { max_bulk: 16 << 10, max_items: 10, max_bytes: 64 << 10, max_depth: 1 };
-
-    /// For replies of a server: pages of entries.
-    pub const REPLY: Self = Self { max_bulk: 1 << 20, max_items: 1 << 20, max_bytes: 64 << 20, max_depth: 8 };
+    pub const UNAUTHENTICATED: Self = Self { max_bulk: 16 << 10, max_items: 10, max_bytes: 64 << 10 };
 }
 
 /// Why bytes are no RESP. The connection cannot be used any further.
@@ -130,7 +116,7 @@ pub enum RespError {
     /// A string's end is not where its length says.
     #[error("a string does not end with CRLF")]
     BadEnd,
-    /// The first byte names no type, or one that is not understood (streamed strings and lists).
+    /// The first byte of a reply names no type of RESP2.
     #[error("unknown type")]
     UnknownType,
     /// A line without end.
@@ -145,7 +131,4 @@ pub enum RespError {
     /// More than [`Limits::max_bytes`].
     #[error("too many bytes in one message")]
     TooManyBytes,
-    /// Deeper than [`Limits::max_depth`].
-    #[error("nested too deeply")]
-    TooDeep,
 }

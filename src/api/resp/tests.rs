@@ -1,43 +1,10 @@
 use std::net::Ipv4Addr;
 
-use bytes::{Bytes, BytesMut};
+use tidegate_support::resp::{Client, Value};
 use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::backbone::resp::{Limits, ReplyDecoder, Value, encode_request};
-
-struct Client {
-    socket: TcpStream,
-    decoder: ReplyDecoder,
-    input: BytesMut,
-}
-
-impl Client {
-    async fn send(&mut self, command: &str) {
-        let args: Vec<Bytes> = command.split(' ').map(|arg| Bytes::copy_from_slice(arg.as_bytes())).collect();
-        let mut out = BytesMut::new();
-        encode_request(&args, &mut out);
-        self.socket.write_all(&out).await.unwrap();
-    }
-
-    /// The next reply; `None` at the end.
-    async fn receive(&mut self) -> Option<Value> {
-        loop {
-            if let Some(reply) = self.decoder.decode(&mut self.input).unwrap() {
-                return Some(reply);
-            }
-            if self.socket.read_buf(&mut self.input).await.unwrap_or(0) == 0 {
-                return None;
-            }
-        }
-    }
-
-    async fn ask(&mut self, command: &str) -> Value {
-        self.send(command).await;
-        self.receive().await.expect("the connection is open")
-    }
-}
 
 struct Server {
     address: SocketAddr,
@@ -55,8 +22,7 @@ impl Server {
     }
 
     async fn connect(&self) -> Client {
-        let socket = TcpStream::connect(self.address).await.unwrap();
-        Client { socket, decoder: ReplyDecoder::new(Limits::REPLY), input: BytesMut::new() }
+        Client::connect(self.address).await
     }
 
     async fn stop(self) {
@@ -65,9 +31,13 @@ impl Server {
     }
 }
 
+fn status(text: &str) -> Value {
+    Value::SimpleString(text.to_owned())
+}
+
 fn error_code(value: &Value) -> &str {
     match value {
-        Value::Error(text) => std::str::from_utf8(text).unwrap().split(' ').next().unwrap(),
+        Value::ServerError(error) => error.code(),
         other => panic!("no error: {other:?}"),
     }
 }
@@ -92,9 +62,9 @@ async fn a_password_is_asked_for_and_not_to_be_guessed() {
     for command in ["PING", "XADD s * a b", "MULTI", "HELLO 3"] {
         assert_eq!(error_code(&client.ask(command).await), "NOAUTH", "{command}");
     }
-    assert_eq!(client.ask("AUTH secret").await, Value::simple("OK"));
-    assert!(matches!(client.ask("XADD s * a b").await, Value::Bulk(_)));
-    assert_eq!(client.ask("RESET").await, Value::simple("RESET"));
+    assert_eq!(client.ask("AUTH secret").await, Value::Okay);
+    assert!(matches!(client.ask("XADD s * a b").await, Value::BulkString(_)));
+    assert_eq!(client.ask("RESET").await, status("RESET"));
     assert_eq!(error_code(&client.ask("PING").await), "NOAUTH");
     assert!(matches!(client.ask("HELLO 3 AUTH default secret").await, Value::Map(_)));
 
@@ -139,14 +109,15 @@ async fn one_connection_too_many_is_told_so() {
     let mut first = server.connect().await;
     first.ask("PING").await;
     let mut second = server.connect().await;
-    assert_eq!(second.receive().await, Some(Value::error("ERR max number of clients reached")));
+    assert!(second.receive().await.is_some());
     assert_eq!(second.receive().await, None);
+    assert_eq!(second.heard, b"-ERR max number of clients reached\r\n");
     drop(first);
     // The first one's place is free once its task has seen the end.
     loop {
         let mut third = server.connect().await;
         third.send("PING").await;
-        if third.receive().await == Some(Value::simple("PONG")) {
+        if third.receive().await == Some(status("PONG")) {
             break;
         }
     }
@@ -168,8 +139,9 @@ async fn a_blocked_read_hears_of_an_addition_and_of_the_end() {
         }
     };
     assert!(matches!(&reply, Some(Value::Array(streams)) if streams.len() == 1), "{reply:?}");
-    assert_eq!(reader.receive().await, Some(Value::simple("PONG")));
-    assert_eq!(reader.ask("XREAD BLOCK 5 STREAMS a $").await, Value::NullArray);
+    assert_eq!(reader.receive().await, Some(status("PONG")));
+    reader.ask("XREAD BLOCK 5 STREAMS a $").await;
+    assert_eq!(reader.heard, b"*-1\r\n");
 
     writer.ask("XGROUP CREATE b g $").await;
     reader.send("XREADGROUP GROUP g me BLOCK 0 STREAMS b >").await;
@@ -187,16 +159,17 @@ async fn a_transaction_is_all_or_nothing() {
     let server = Server::start(Options::default()).await;
     let mut client = server.connect().await;
     client.ask("MULTI").await;
-    assert_eq!(client.ask("XADD s 1-1 a b").await, Value::simple("QUEUED"));
-    assert_eq!(client.ask("XREAD BLOCK 0 STREAMS s 1-1").await, Value::simple("QUEUED"));
-    assert_eq!(client.ask("INFO keyspace").await, Value::simple("QUEUED"));
+    assert_eq!(client.ask("XADD s 1-1 a b").await, status("QUEUED"));
+    assert_eq!(client.ask("XREAD BLOCK 0 STREAMS s 1-1").await, status("QUEUED"));
+    assert_eq!(client.ask("INFO keyspace").await, status("QUEUED"));
     let Value::Array(replies) = client.ask("EXEC").await else { panic!("no list") };
-    assert_eq!(replies[..2], [Value::text("1-1"), Value::NullArray]);
+    assert_eq!(replies[..2], [Value::BulkString(b"1-1".to_vec()), Value::Nil]);
+    assert!(client.heard.starts_with(b"*3\r\n$3\r\n1-1\r\n*-1\r\n"), "{}", client.heard.escape_ascii());
     client.ask("MULTI").await;
     client.ask("XADD s 1-2 a b").await;
     assert_eq!(error_code(&client.ask("NO such").await), "ERR");
     assert_eq!(error_code(&client.ask("EXEC").await), "EXECABORT");
-    assert_eq!(client.ask("XLEN s").await, Value::Integer(1));
+    assert_eq!(client.ask("XLEN s").await, Value::Int(1));
     server.stop().await;
 }
 

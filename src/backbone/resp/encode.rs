@@ -1,6 +1,6 @@
 //! Values to bytes.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 
 use super::{Protocol, Value};
 
@@ -18,29 +18,15 @@ impl Value {
             (Self::NullArray, Resp2) => out.put_slice(b"*-1\r\n"),
             (Self::Array(items), _) => list(b'*', items, protocol, out),
             (Self::Set(items), Resp3) => list(b'~', items, protocol, out),
-            (Self::Push(items), Resp3) => list(b'>', items, protocol, out),
-            (Self::Set(items) | Self::Push(items), Resp2) => list(b'*', items, protocol, out),
+            (Self::Set(items), Resp2) => list(b'*', items, protocol, out),
             (Self::Map(pairs), _) => map(pairs, protocol, out),
-            (Self::Double(number), Resp3) => line(b',', double(*number).as_bytes(), out),
-            (Self::Double(number), Resp2) => bulk(double(*number).as_bytes(), out),
-            (Self::Boolean(truth), Resp3) => out.put_slice(if *truth { b"#t\r\n" } else { b"#f\r\n" }),
-            (Self::Boolean(truth), Resp2) => integer(b':', i64::from(*truth), out),
-            (Self::BigNumber(digits), Resp3) => line(b'(', digits, out),
             (Self::Verbatim(text), Resp3) => verbatim(text, out),
-            (Self::BigNumber(text) | Self::Verbatim(text), Resp2) => bulk(text, out),
+            (Self::Verbatim(text), Resp2) => bulk(text, out),
         }
     }
 }
 
 /// Writes a request: an array of bulk strings.
-pub fn encode_request(args: &[Bytes], out: &mut BytesMut) {
-    encode_array_header(args.len(), out);
-    for arg in args {
-        bulk(arg, out);
-    }
-}
-
-/// [`encode_request`] of words that lie about.
 pub fn encode_command(words: &[&[u8]], out: &mut BytesMut) {
     encode_array_header(words.len(), out);
     for word in words {
@@ -116,18 +102,10 @@ fn map(pairs: &[(Value, Value)], protocol: Protocol, out: &mut BytesMut) {
     }
 }
 
-fn double(number: f64) -> String {
-    if number.is_nan() {
-        "nan".into()
-    } else if number.is_infinite() {
-        if number > 0.0 { "inf".into() } else { "-inf".into() }
-    } else {
-        number.to_string()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn encoded(value: &Value, protocol: Protocol) -> String {

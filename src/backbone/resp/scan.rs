@@ -1,7 +1,10 @@
 //! Replies in RESP2 piece by piece: for long ones of which little is kept.
 
 use super::RespError;
-use super::decode::{MAX_LINE, number};
+use super::decode::number;
+
+/// Statuses and errors of a server.
+const MAX_LINE: usize = 16 << 10;
 
 /// A piece of a reply. Texts are borrowed from the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

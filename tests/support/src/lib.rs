@@ -1,5 +1,5 @@
-//! What the integration tests share: node and Redis processes, a protocol client of its own, faults, and
-//! the delivery checker.
+//! What the tests share: node and Redis processes, clients of its own for either protocol, faults, and the
+//! delivery checker.
 //!
 //! Nothing here uses Tidegate's own code: a misunderstanding in the node's codec must not be repeated by
 //! what checks it.
@@ -21,6 +21,7 @@ pub mod offset;
 pub mod proxy;
 pub mod redis;
 pub mod redis_faults;
+pub mod resp;
 pub mod token;
 
 /// How long anything may take that is waited for. Generous, because machines are shared: it is reached
