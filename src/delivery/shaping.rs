@@ -19,6 +19,7 @@ use super::dead_letters::DeadLetter;
 use super::view::Audience;
 use crate::backbone::Backbone;
 use crate::config::OnFailure;
+use crate::domain::keys::letter_lease;
 use crate::domain::{Offset, Publication, StreamKey, TenantId};
 use crate::plugin::answers::Replacement;
 use crate::plugin::contract::Recipient;
@@ -191,8 +192,7 @@ impl Shaper {
         };
         let outcome = if self.may_bury() {
             let who = format!("{:032x}", rand::random::<u128>());
-            let lease =
-                format!("tg:sys:letter:{}:{}:{}", channel.view.stream, item.offset, user.unwrap_or(""));
+            let lease = letter_lease(&channel.view.stream, item.offset, user.unwrap_or_default());
             match self.backbone.lease(&lease, &who, ONE_LETTER).await {
                 Ok(true) => {}
                 Ok(false) => return,

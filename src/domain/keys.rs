@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::names::{ChannelName, DeviceId, TenantId, UserId};
+use super::position::Offset;
 
 /// The number of the key layout. A node that meets a larger one in the backbone refuses to start.
 pub const SCHEMA: u32 = 1;
@@ -25,6 +26,11 @@ pub const STREAM_PREFIX: &str = "tg:";
 /// Key of the lease under which one node reads a tenant's ingress.
 pub fn ingress_lease(tenant: &TenantId) -> String {
     format!("tg:sys:lease:in:{tenant}")
+}
+
+/// Key of the lease under which one node writes the dead letter of a message whose plugin failed.
+pub fn letter_lease(stream: &StreamKey, offset: Offset, user: &str) -> String {
+    format!("tg:sys:lease:letter:{stream}:{offset}:{user}")
 }
 
 /// Key of a tenant's key-value store for plugins: a hash.
