@@ -32,6 +32,19 @@ pub fn kv_key(tenant: &TenantId) -> String {
     format!("tg:{tenant}:kv:default")
 }
 
+/// Hash of what plugins each tenant has: tenant → catalog as JSON, and a mark of the last change.
+pub const PLUGINS_KEY: &str = "tg:sys:plugins";
+
+/// Key of a tenant's plugins: a hash of their bytes in pieces, and of what each node says of them.
+pub fn plugin_code_key(tenant: &TenantId) -> String {
+    format!("{PLUGINS_KEY}:{tenant}")
+}
+
+/// Lease of the node that stores a plugin of a tenant.
+pub fn plugin_upload_lease(tenant: &TenantId) -> String {
+    format!("tg:sys:lease:plugins:{tenant}")
+}
+
 /// What a stream is to its tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StreamRole {
