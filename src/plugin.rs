@@ -12,6 +12,7 @@
 
 pub mod answers;
 pub mod breaker;
+pub mod catalog;
 pub mod compile;
 pub mod contract;
 pub mod engine;
@@ -36,5 +37,5 @@ pub use hooks::{Hook, Hooks, Scope};
 pub use host::{Delivery, HostConfig, Plugin, PluginHost, Services, Settings};
 pub use inspect::Rejection;
 pub use outcome::Failure;
-pub use prepare::Prepared;
+pub use prepare::{ContentHash, Prepared};
 pub use tables::{Table, Tables, TablesKeeper};

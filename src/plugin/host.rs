@@ -197,6 +197,14 @@ impl PluginHost {
         })
     }
 
+    /// Stands for a version that this node has not prepared: it has these hooks, and each call of one fails as
+    /// [`Failure::Unavailable`], so that what happens then is what the tenant's policy says.
+    pub fn absent(&self, hash: ContentHash, hooks: Hooks, settings: Settings) -> Arc<Plugin> {
+        let plugin = self.bind(Arc::new(Prepared::absent(hash, hooks)), settings);
+        plugin.retired.store(true, Ordering::SeqCst);
+        plugin
+    }
+
     /// The log of a tenant's plugins on this node.
     pub fn log(&self, tenant: &TenantId, limits: &TenantPlugins) -> Arc<TenantLog> {
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
