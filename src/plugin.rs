@@ -5,6 +5,10 @@
 //! takes calls for it, and [`workers`] run them, fair between tenants, on [`instance`]s that live on one
 //! worker each. What came of a call says [`outcome`].
 //!
+//! Which version is on says a tenant's [`catalog`], a value that is changed as a whole. The [`store`] keeps it and
+//! the bytes in the backbone; the [`rollout`] of each node reads it, has ready what it names, and keeps the
+//! [`tables`] that callers look at.
+//!
 //! *Invariants*: guest code runs on worker threads and nowhere else, within a deadline and a memory limit. An
 //! instance serves one tenant's one plugin, and none after a trap. What a guest answers is checked before it
 //! leaves here. Machine code is loaded only if this node made it. `unsafe` stands in two places: what the
@@ -25,6 +29,8 @@ mod instance;
 pub mod log;
 pub mod outcome;
 pub mod prepare;
+pub mod rollout;
+pub mod store;
 pub mod tables;
 mod workers;
 

@@ -35,9 +35,15 @@ pub fn kv_key(tenant: &TenantId) -> String {
 /// Hash of what plugins each tenant has: tenant → catalog as JSON, and a mark of the last change.
 pub const PLUGINS_KEY: &str = "tg:sys:plugins";
 
-/// Key of a tenant's plugins: a hash of their bytes in pieces, and of what each node says of them.
-pub fn plugin_code_key(tenant: &TenantId) -> String {
+/// Key of what is said of a tenant's plugins: a hash of what each node has ready, and of the components that
+/// are stored.
+pub fn plugin_state_key(tenant: &TenantId) -> String {
     format!("{PLUGINS_KEY}:{tenant}")
+}
+
+/// Key of the bytes of a tenant's components: a hash of pieces.
+pub fn plugin_code_key(tenant: &TenantId) -> String {
+    format!("{PLUGINS_KEY}:{tenant}:code")
 }
 
 /// Lease of the node that stores a plugin of a tenant.

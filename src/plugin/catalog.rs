@@ -165,7 +165,19 @@ impl Catalog {
         if schema > SCHEMA {
             return Err(CatalogError::Newer { schema });
         }
-        serde_json::from_slice(bytes).map_err(damaged)
+        let catalog: Self = serde_json::from_slice(bytes).map_err(damaged)?;
+        // What a stage names and is not there would be a hook that nobody asks.
+        let slots = || catalog.stages.iter().flat_map(|stage| &stage.slots);
+        let missing = slots()
+            .find(|slot| slot.on.versions().any(|version| catalog.version(&slot.plugin, version).is_none()));
+        if let Some(slot) = missing {
+            let what = format!("a version of `{}` is on that it does not have", slot.plugin);
+            return Err(CatalogError::Damaged(what.into()));
+        }
+        if !catalog.stages.is_sorted_by(|a, b| a.from_ms < b.from_ms) {
+            return Err(CatalogError::Damaged("stages are not in their order".into()));
+        }
+        Ok(catalog)
     }
 
     /// As it is stored.

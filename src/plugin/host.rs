@@ -197,6 +197,22 @@ impl PluginHost {
         })
     }
 
+    /// Binds a plugin once more, as it is bound: with a breaker of its own, that nobody is told of.
+    pub fn bind_again(&self, plugin: &Plugin) -> Arc<Plugin> {
+        Arc::new_cyclic(|this| Plugin {
+            key: NEXT_KEY.fetch_add(1, Ordering::Relaxed),
+            prepared: Arc::clone(&plugin.prepared),
+            environment: Arc::clone(&plugin.environment),
+            limits: plugin.limits.clone(),
+            answers: plugin.answers,
+            metrics: Arc::clone(&plugin.metrics),
+            breaker: Breaker::default(),
+            retired: AtomicBool::new(plugin.prepared.blueprint.is_none()),
+            cut_offs: None,
+            this: this.clone(),
+        })
+    }
+
     /// Stands for a version that this node has not prepared: it has these hooks, and each call of one fails as
     /// [`Failure::Unavailable`], so that what happens then is what the tenant's policy says.
     pub fn absent(&self, hash: ContentHash, hooks: Hooks, settings: Settings) -> Arc<Plugin> {
@@ -336,6 +352,11 @@ impl Plugin {
     /// What it was made of.
     pub fn prepared(&self) -> &Arc<Prepared> {
         &self.prepared
+    }
+
+    /// Tells it from all others that are bound in this process, one of the same bytes included.
+    pub fn number(&self) -> u64 {
+        self.key
     }
 
     /// Whether it is cut off because it failed too often.

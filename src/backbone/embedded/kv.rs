@@ -30,7 +30,9 @@ const CURSORS: usize = 100;
 impl Kv {
     pub(super) fn apply(&mut self, store: &KvStore, op: KvOp, now_ms: u64) -> KvAnswer {
         let held = match &op {
-            KvOp::Set(..) | KvOp::Increment(..) | KvOp::Replace(_) => self.stores.entry(store.key.clone()).or_default(),
+            KvOp::Set(..) | KvOp::Increment(..) | KvOp::Replace(_) => {
+                self.stores.entry(store.key.clone()).or_default()
+            }
             _ => match self.stores.get_mut(&store.key) {
                 Some(held) => held,
                 None => return Held::default().apply(store, op, now_ms),
@@ -81,7 +83,11 @@ impl Held {
         match self.set(store, key, value) {
             KvAnswer::Done => {
                 // A mark takes no room worth a quota.
-                self.set(&KvStore { max_keys: u64::MAX, max_bytes: u64::MAX, ..store.clone() }, mark.0, mark.1)
+                self.set(
+                    &KvStore { max_keys: u64::MAX, max_bytes: u64::MAX, ..store.clone() },
+                    mark.0,
+                    mark.1,
+                )
             }
             other => other,
         }

@@ -28,7 +28,9 @@ pub(super) async fn apply(link: &Link, store: &KvStore, op: KvOp) -> Result<KvAn
         KvOp::Keys(cursor) => pipe.cmd("HSCAN").arg(&*store.key).arg(*cursor).arg("COUNT").arg(LISTED),
         // The server carries out one command after the other.
         KvOp::GetTimed(key) => pipe.cmd("TIME").cmd("HGET").arg(&*store.key).arg(&**key),
-        KvOp::Replace(replace) => pipe.add_command(KV_REPLACE.call(&store.key)).arg(arguments(replace, quotas)),
+        KvOp::Replace(replace) => {
+            pipe.add_command(KV_REPLACE.call(&store.key)).arg(arguments(replace, quotas))
+        }
     };
     let mut answers = link.run_scripts(&pipe).await?;
     let answer = answers.pop().unwrap_or_default();

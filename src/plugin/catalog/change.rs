@@ -108,12 +108,7 @@ impl Catalog {
     }
 
     /// Removes a version that is not on. Entries of the time when it was meet what was on after it.
-    pub fn remove(
-        &self,
-        name: &PluginName,
-        version: ContentHash,
-        now_ms: u64,
-    ) -> Result<Self, CatalogError> {
+    pub fn remove(&self, name: &PluginName, version: ContentHash, now_ms: u64) -> Result<Self, CatalogError> {
         self.known(name, version)?;
         if self.on(name).versions().any(|on| on == version) {
             return Err(CatalogError::InUse { plugin: name.clone(), version });

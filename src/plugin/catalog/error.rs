@@ -80,7 +80,9 @@ pub enum CatalogError {
     #[error("there are too many plugins, versions and settings: remove versions that are not needed")]
     TooLarge,
     /// A node is not ready.
-    #[error("version {version} of `{plugin}` is being prepared on the node {node}: try again when it is ready")]
+    #[error(
+        "version {version} of `{plugin}` is being prepared on the node {node}: try again when it is ready"
+    )]
     Preparing {
         /// Of which plugin.
         plugin: PluginName,

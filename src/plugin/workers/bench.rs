@@ -130,7 +130,8 @@ impl<'w> Bench<'w> {
                 Some(instance) => Ok(instance),
                 None => {
                     let deadline = plugin.start_deadline();
-                    Instance::start_free(plugin.prepared.blueprint.as_ref(), &plugin.environment, deadline).await
+                    Instance::start_free(plugin.prepared.blueprint.as_ref(), &plugin.environment, deadline)
+                        .await
                 }
             };
             match instance {
