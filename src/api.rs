@@ -9,6 +9,7 @@ mod fake;
 pub mod health;
 pub mod metrics;
 pub mod openapi;
+pub mod plugins;
 pub mod publish;
 pub mod resp;
 pub mod sessions;

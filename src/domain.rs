@@ -13,7 +13,9 @@ pub use close::{CloseReason, Reconnect};
 pub use cursor::{Cursor, Generation};
 pub use events::{EventFormat, EventKind, EventRules, UnknownEvent};
 pub use keys::{CursorKey, StreamKey, StreamRole, kv_key};
-pub use names::{ChannelName, DeviceId, InvalidName, Namespace, NodeId, SessionId, TenantId, UserId};
+pub use names::{
+    ChannelName, DeviceId, InvalidName, Namespace, NodeId, PluginName, SessionId, TenantId, UserId,
+};
 pub use position::{Epoch, Offset, Position};
 pub use publication::{Headers, Malformed, Publication, RawEntry};
 pub use rules::{

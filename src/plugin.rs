@@ -5,6 +5,10 @@
 //! takes calls for it, and [`workers`] run them, fair between tenants, on [`instance`]s that live on one
 //! worker each. What came of a call says [`outcome`].
 //!
+//! Which version is on says a tenant's [`catalog`], a value that is changed as a whole. The [`store`] keeps it and
+//! the bytes in the backbone; the [`rollout`] of each node reads it, has ready what it names, and keeps the
+//! [`tables`] that callers look at.
+//!
 //! *Invariants*: guest code runs on worker threads and nowhere else, within a deadline and a memory limit. An
 //! instance serves one tenant's one plugin, and none after a trap. What a guest answers is checked before it
 //! leaves here. Machine code is loaded only if this node made it. `unsafe` stands in two places: what the
@@ -12,6 +16,7 @@
 
 pub mod answers;
 pub mod breaker;
+pub mod catalog;
 pub mod compile;
 pub mod contract;
 pub mod engine;
@@ -25,6 +30,8 @@ pub mod log;
 pub mod news;
 pub mod outcome;
 pub mod prepare;
+pub mod rollout;
+pub mod store;
 pub mod tables;
 mod workers;
 
@@ -38,7 +45,7 @@ pub use host::{Delivery, HostConfig, Plugin, PluginHost, Services, Settings};
 pub use inspect::Rejection;
 pub use news::NewsDesk;
 pub use outcome::Failure;
-pub use prepare::Prepared;
+pub use prepare::{ContentHash, Prepared};
 pub use tables::{Table, Tables, TablesKeeper};
 
 /// The plugins of all tenants for whoever calls hooks: which is on, and what calls it.

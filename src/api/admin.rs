@@ -31,7 +31,7 @@ pub struct Admin {
     /// For `/metrics`.
     pub metrics: Metrics,
     /// Opens `/admin`; without one nothing does.
-    pub token: Option<AdminToken>,
+    pub token: Option<Arc<AdminToken>>,
     /// By which names the listener may be called.
     pub hosts: Hosts,
 }
@@ -39,9 +39,10 @@ pub struct Admin {
 /// Routes for the admin listener, made by the modules that answer them.
 pub type Routes = Router;
 
-/// The whole admin listener. `routes` are put under `/admin`, behind the token.
-pub fn router(admin: Admin, routes: Routes) -> Router {
-    let token = admin.token.map(Arc::new);
+/// The whole admin listener. `routes` are put under `/admin`, behind the token; those of `tenants` stand as they
+/// are, and ask for keys themselves.
+pub fn router(admin: Admin, routes: Routes, tenants: Routes) -> Router {
+    let token = admin.token;
     let guarded = Router::new()
         .route("/", get(root))
         .merge(routes)
@@ -49,21 +50,22 @@ pub fn router(admin: Admin, routes: Routes) -> Router {
         .layer(from_fn_with_state(token, require_token));
     Router::new()
         .nest("/admin", guarded)
+        .merge(tenants)
         .merge(metrics::router(admin.metrics))
         .layer(from_fn_with_state(Arc::new(admin.hosts), require_host))
         // Probes come under whatever address the orchestrator uses, and tell nothing worth reading.
         .merge(health::router(admin.health))
 }
 
-/// Serves the admin listener, with `routes` under `/admin`, until `stop`; requests under way are
-/// answered first.
+/// Serves the admin listener, as [`router`] makes it, until `stop`; requests under way are answered first.
 pub async fn serve(
     listener: TcpListener,
     admin: Admin,
     routes: Routes,
+    tenants: Routes,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    axum::serve(listener, router(admin, routes)).with_graceful_shutdown(stop.cancelled_owned()).await
+    axum::serve(listener, router(admin, routes, tenants)).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
 /// Answers whoever wants to know whether its token is right.
@@ -190,10 +192,11 @@ mod tests {
         let admin = Admin {
             health: Health { lifecycle, backbone: Arc::new(Fake::default()) },
             metrics: Metrics::default(),
-            token: token.map(AdminToken::new),
+            token: token.map(|token| Arc::new(AdminToken::new(token))),
             hosts: Hosts::new(([10, 0, 0, 7], 8081).into(), ["Tidegate.internal".to_owned()]),
         };
-        router(admin, Router::new().route("/tenants", get(|| async { "[]" })))
+        let open = Router::new().route("/v1/{tenant}/plugins", get(|| async { "{}" }));
+        router(admin, Router::new().route("/tenants", get(|| async { "[]" })), open)
     }
 
     async fn ask(router: &Router, path: &str, host: Option<&str>, authorization: Option<&str>) -> u16 {
@@ -227,7 +230,7 @@ mod tests {
     #[tokio::test]
     async fn a_foreign_host_is_refused_but_for_probes() {
         let router = admin(Some("s3cret"));
-        for path in ["/admin", "/metrics"] {
+        for path in ["/admin", "/metrics", "/v1/acme/plugins"] {
             for host in [None, Some("evil.example"), Some("localhost.evil.example:8081"), Some("")] {
                 assert_eq!(ask(&router, path, host, Some("Bearer s3cret")).await, 403, "{path} {host:?}");
             }

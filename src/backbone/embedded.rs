@@ -273,7 +273,9 @@ impl Backbone for Embedded {
     }
 
     async fn kv(&self, store: &KvStore, op: KvOp) -> Result<KvAnswer, BackboneError> {
-        Ok(self.kv.lock().expect("no holder of this lock panics").apply(store, op))
+        let mut kv = self.kv.lock().expect("no holder of this lock panics");
+        // Asked under the lock: what is set before it is seen by who reads after it.
+        Ok(kv.apply(store, op, self.clock.now_ms()))
     }
 
     fn clock(&self) -> Clock {

@@ -1,6 +1,7 @@
-//! The plugins' key-value store: one a tenant, with quotas that hold on all nodes together.
+//! Key-value stores with quotas that hold on all nodes together: one a tenant for its plugins to use, and those in
+//! which nodes keep the plugins themselves.
 //!
-//! A store is one hash, `tg:<tenant>:kv:<bucket>`, so that a single-key script sees all that a quota is about.
+//! A store is one hash, so that a single-key script sees all that a quota is about.
 
 use bytes::Bytes;
 
@@ -10,7 +11,7 @@ pub const KV_KEY_BYTES: usize = 256;
 /// A tenant's store and what it may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KvStore {
-    /// Where it is: [`crate::domain::kv_key`].
+    /// Where it is, as [`crate::domain::keys`] makes it.
     pub key: Box<str>,
     /// Keys it may have.
     pub max_keys: u64,
@@ -31,6 +32,26 @@ pub enum KvOp {
     Increment(Box<str>, i64),
     /// Some keys from a cursor on, 0 at first.
     Keys(u64),
+    /// Reads a value, and asks the backbone's clock just before.
+    GetTimed(Box<str>),
+    /// Puts a value in place of the one that is expected.
+    Replace(Box<Replace>),
+}
+
+/// Puts a value in place of the one that is expected, and sets a mark, in one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replace {
+    /// The key.
+    pub key: Box<str>,
+    /// What is there; `None`: nothing.
+    pub expected: Option<Bytes>,
+    /// What is to be there.
+    pub value: Bytes,
+    /// Another key of the store and its new value, by which readers learn that something has changed.
+    pub mark: (Box<str>, Bytes),
+    /// Not if it is later than this by the backbone's clock: a command that was held up on its way does
+    /// nothing then.
+    pub by_ms: u64,
 }
 
 /// What came of it.
@@ -38,8 +59,14 @@ pub enum KvOp {
 pub enum KvAnswer {
     /// The value, for `Get`.
     Value(Option<Bytes>),
-    /// It is done, for `Set` and `Delete`.
+    /// The value, and a moment of the backbone's clock: whatever was set before it is in the value.
+    Timed(Option<Bytes>, u64),
+    /// It is done, for `Set`, `Delete` and `Replace`.
     Done,
+    /// There is something else than what is expected.
+    Changed,
+    /// It is too late for it.
+    Late,
     /// The sum, for `Increment`.
     Sum(i64),
     /// Keys, and the cursor to go on with, 0 at the end. A key may come twice.

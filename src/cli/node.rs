@@ -47,7 +47,12 @@ async fn serve_until_signal(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let page = demo.then_some(page as fn(&Addresses) -> String);
-    let node = Node::start(config, metrics, page).await?;
+    // It may take minutes where plugins have to be compiled.
+    let node = tokio::select! {
+        started = Node::start(config, metrics, page) => started?,
+        _ = terminate.recv() => anyhow::bail!("ended by a signal before it was ready"),
+        _ = interrupt.recv() => anyhow::bail!("ended by a signal before it was ready"),
+    };
     let addresses = node.addresses();
     if let Some(banner) = banner {
         eprintln!("{}", banner(&addresses));

@@ -33,6 +33,8 @@ pub struct PluginsConfig {
 pub struct TenantPlugins {
     /// Bytes of one component.
     pub code_bytes: usize,
+    /// Bytes of all components that are kept in the backbone.
+    pub stored_bytes: u64,
     /// Bytes of memory of one instance.
     pub memory_bytes: usize,
     /// How long a hook may take, except `authenticate`.
@@ -100,6 +102,7 @@ impl Default for TenantPlugins {
     fn default() -> Self {
         Self {
             code_bytes: 64 * MIB,
+            stored_bytes: 512 << 20,
             memory_bytes: 64 * MIB,
             deadline: Duration::from_millis(10),
             authenticate_deadline: Duration::from_millis(500),
@@ -146,6 +149,7 @@ pub(super) fn tenant_plugins(mut section: Section<'_>) -> TenantPlugins {
     };
     TenantPlugins {
         code_bytes: section.number("code_bytes", base.code_bytes, KIB..=256 * MIB),
+        stored_bytes: section.number("stored_bytes", base.stored_bytes, 0..=64 << 30),
         memory_bytes: section.number("memory_bytes", base.memory_bytes, 64 * KIB..=MAX_PLUGIN_MEMORY),
         deadline: millis(&mut section, "deadline_ms", base.deadline, 1_000),
         authenticate_deadline: millis(

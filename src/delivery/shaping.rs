@@ -117,7 +117,7 @@ impl Shaper {
                 let Some((plugin, scope)) = table.for_delivery(item.offset) else { continue };
                 let audience = narrowed(audience, scope)?;
                 let (stream, offset) = (channel.view.stream.clone(), item.offset);
-                let key = Key { plugin: plugin.key(), stream, offset, audience };
+                let key = Key { plugin: plugin.number(), stream, offset, audience };
                 if let Some(made) = self.made.get(&key) {
                     made.put(item);
                     continue;

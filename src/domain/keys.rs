@@ -38,6 +38,25 @@ pub fn kv_key(tenant: &TenantId) -> String {
     format!("tg:{tenant}:kv:default")
 }
 
+/// Hash of what plugins each tenant has: tenant → catalog as JSON, and a mark of the last change.
+pub const PLUGINS_KEY: &str = "tg:sys:plugins";
+
+/// Key of what is said of a tenant's plugins: a hash of what each node has ready, and of the components that
+/// are stored.
+pub fn plugin_state_key(tenant: &TenantId) -> String {
+    format!("{PLUGINS_KEY}:{tenant}")
+}
+
+/// Key of the bytes of a tenant's components: a hash of pieces.
+pub fn plugin_code_key(tenant: &TenantId) -> String {
+    format!("{PLUGINS_KEY}:{tenant}:code")
+}
+
+/// Lease of the node that stores a plugin of a tenant.
+pub fn plugin_upload_lease(tenant: &TenantId) -> String {
+    format!("tg:sys:lease:plugins:{tenant}")
+}
+
 /// What a stream is to its tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StreamRole {

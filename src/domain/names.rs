@@ -108,6 +108,14 @@ name!(
 );
 
 name!(
+    /// A plugin of a tenant.
+    PluginName,
+    "plugin's name",
+    "1 to 32 of a-z, 0-9 and '-', starting with a letter or digit; 'logs' is reserved",
+    |text| dns_label(text, b"-") && text.len() <= 32 && text != "logs"
+);
+
+name!(
     /// A channel of a tenant: `namespace:rest`.
     ChannelName,
     "channel",

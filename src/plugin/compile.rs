@@ -49,6 +49,12 @@ impl NodeKey {
     }
 }
 
+impl From<hmac::Key> for NodeKey {
+    fn from(key: hmac::Key) -> Self {
+        Self(key)
+    }
+}
+
 impl std::fmt::Debug for NodeKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("NodeKey(…)")

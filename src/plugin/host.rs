@@ -197,6 +197,30 @@ impl PluginHost {
         })
     }
 
+    /// Binds a plugin once more, as it is bound: with a breaker of its own, that nobody is told of.
+    pub fn bind_again(&self, plugin: &Plugin) -> Arc<Plugin> {
+        Arc::new_cyclic(|this| Plugin {
+            key: NEXT_KEY.fetch_add(1, Ordering::Relaxed),
+            prepared: Arc::clone(&plugin.prepared),
+            environment: Arc::clone(&plugin.environment),
+            limits: plugin.limits.clone(),
+            answers: plugin.answers,
+            metrics: Arc::clone(&plugin.metrics),
+            breaker: Breaker::default(),
+            retired: AtomicBool::new(plugin.prepared.blueprint.is_none()),
+            cut_offs: None,
+            this: this.clone(),
+        })
+    }
+
+    /// Stands for a version that this node has not prepared: it has these hooks, and each call of one fails as
+    /// [`Failure::Unavailable`], so that what happens then is what the tenant's policy says.
+    pub fn absent(&self, hash: ContentHash, hooks: Hooks, settings: Settings) -> Arc<Plugin> {
+        let plugin = self.bind(Arc::new(Prepared::absent(hash, hooks)), settings);
+        plugin.retired.store(true, Ordering::SeqCst);
+        plugin
+    }
+
     /// The log of a tenant's plugins on this node.
     pub fn log(&self, tenant: &TenantId, limits: &TenantPlugins) -> Arc<TenantLog> {
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -330,6 +354,11 @@ impl Plugin {
         &self.prepared
     }
 
+    /// Tells it from all others that are bound in this process, one of the same bytes included.
+    pub fn number(&self) -> u64 {
+        self.key
+    }
+
     /// Whether it is cut off because it failed too often.
     pub fn is_cut_off(&self) -> bool {
         self.breaker.is_open()
@@ -338,11 +367,6 @@ impl Plugin {
     /// What happens where it has no answer.
     pub fn on_failure(&self) -> &FailurePolicies {
         &self.limits.on_failure
-    }
-
-    /// Its number on this node, which no other plugin has or will have.
-    pub fn key(&self) -> u64 {
-        self.key
     }
 
     pub(super) fn is_retired(&self) -> bool {

@@ -40,10 +40,11 @@ pub(super) struct Instance {
 impl Instance {
     /// Starts an instance for calls that may wait.
     pub(super) async fn start_free(
-        blueprint: &Blueprint,
+        blueprint: Option<&Blueprint>,
         environment: &Arc<Environment>,
         deadline: Duration,
     ) -> Result<Self, Failure> {
+        let blueprint = blueprint.ok_or(Failure::Unavailable)?;
         let mut store = store(&blueprint.free, environment);
         store.epoch_deadline_callback(|mut store| {
             let state = store.data_mut();
@@ -64,10 +65,11 @@ impl Instance {
 
     /// Starts an instance for pure calls. It runs until it is done or its deadline.
     pub(super) fn start_pure(
-        blueprint: &Blueprint,
+        blueprint: Option<&Blueprint>,
         environment: &Arc<Environment>,
         deadline: Duration,
     ) -> Result<Self, Failure> {
+        let blueprint = blueprint.ok_or(Failure::Unavailable)?;
         let mut store = store(&blueprint.pure, environment);
         store.set_epoch_deadline(ticks(deadline));
         match blueprint.pure.instantiate(&mut store) {

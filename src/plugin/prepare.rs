@@ -25,6 +25,43 @@ impl ContentHash {
     }
 }
 
+/// Bytes of a hash in hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a version is the 64 hexadecimal digits of a SHA-256")]
+pub struct InvalidHash;
+
+impl std::str::FromStr for ContentHash {
+    type Err = InvalidHash;
+
+    fn from_str(text: &str) -> Result<Self, InvalidHash> {
+        let digit = |digit: u8| char::from(digit).to_digit(16).filter(|_| !digit.is_ascii_uppercase());
+        let digits = text.as_bytes();
+        if digits.len() != 64 {
+            return Err(InvalidHash);
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let (high, low) = digit(pair[0]).zip(digit(pair[1])).ok_or(InvalidHash)?;
+            // Two digits make a byte.
+            *byte = (high << 4 | low) as u8;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl serde::Serialize for ContentHash {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for ContentHash {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 impl std::fmt::Display for ContentHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -52,7 +89,8 @@ pub struct Prepared {
     pub start_bytes: usize,
     /// How long its first start took.
     pub start: Duration,
-    pub(super) blueprint: Blueprint,
+    /// `None`: it is not there on this node, and cannot be started.
+    pub(super) blueprint: Option<Blueprint>,
 }
 
 /// What the first start showed.
@@ -80,9 +118,15 @@ impl Prepared {
                 .and_then(|linker| linker.instantiate_pre(component))
                 .map_err(|error| Rejection::DoesNotLink(brief(&format!("{error:#}"))))
         };
-        let blueprint = Blueprint { pure: way(Way::Pure)?, free: way(Way::Free)?, places };
+        let blueprint = Some(Blueprint { pure: way(Way::Pure)?, free: way(Way::Free)?, places });
         let (start_bytes, start) = Default::default();
         Ok(Self { hash, hooks, imports, code_bytes, start_bytes, start, blueprint })
+    }
+
+    /// Stands for a component of which no more is known than its hooks.
+    pub(super) fn absent(hash: ContentHash, hooks: Hooks) -> Self {
+        let (imports, code_bytes, start_bytes, start) = Default::default();
+        Self { hash, hooks, imports, code_bytes, start_bytes, start, blueprint: None }
     }
 
     pub(super) fn tried(&mut self, tried: &Tried) {

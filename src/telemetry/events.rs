@@ -25,6 +25,41 @@ pub fn plugin_code_not_kept(file: &Path, error: &dyn Display) {
     tracing::warn!(file = %file.display(), %error, "machine code of a plugin cannot be kept");
 }
 
+/// A node that starts waits for plugins to be ready, so many of so many.
+pub fn plugins_awaited(ready: usize, all: usize) {
+    tracing::info!(ready, all, "plugins are prepared before the node takes traffic");
+}
+
+/// A version of a plugin is ready on this node.
+pub fn plugin_ready(tenant: &TenantId, plugin: &str, version: &dyn Display, took: Duration) {
+    tracing::info!(%tenant, plugin, %version, took_ms = millis(took), "a plugin is ready");
+}
+
+/// A version of a plugin cannot be had ready on this node.
+pub fn plugin_not_ready(tenant: &TenantId, plugin: &str, version: &dyn Display, why: &str) {
+    tracing::error!(%tenant, plugin, %version, why, "a plugin cannot be prepared");
+}
+
+/// A plugin is switched off or rolled back because it failed too often.
+pub fn plugin_given_up(tenant: &TenantId, plugin: &str, version: &dyn Display) {
+    tracing::warn!(%tenant, plugin, %version, "a plugin failed too often and is rolled back");
+}
+
+/// A plugin fails too often, and there is nothing to roll it back to, or no way to.
+pub fn plugin_stays_cut_off(tenant: &TenantId, plugin: &str, version: &dyn Display, why: &str) {
+    tracing::warn!(%tenant, plugin, %version, why, "a plugin fails too often and stays cut off");
+}
+
+/// What plugins a tenant has cannot be read: each of its hooks fails on this node.
+pub fn plugins_not_understood(tenant: &TenantId, error: &dyn Display) {
+    tracing::error!(%tenant, %error, "the plugins of a tenant cannot be used");
+}
+
+/// The backbone does not say which plugins are on. What comes meanwhile waits.
+pub fn plugins_unknown(error: &dyn Display) {
+    tracing::warn!(%error, "it is not known which plugins are on; messages wait");
+}
+
 /// The node takes traffic.
 pub fn node_ready(node: &NodeId) {
     tracing::info!(%node, version = env!("CARGO_PKG_VERSION"), "ready");

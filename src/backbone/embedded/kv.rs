@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::backbone::kv::{KvAnswer, KvOp, KvStore};
+use crate::backbone::kv::{KvAnswer, KvOp, KvStore, Replace};
 
 /// Keys that one answer lists.
 const LISTED: usize = 100;
@@ -28,20 +28,22 @@ struct Held {
 const CURSORS: usize = 100;
 
 impl Kv {
-    pub(super) fn apply(&mut self, store: &KvStore, op: KvOp) -> KvAnswer {
+    pub(super) fn apply(&mut self, store: &KvStore, op: KvOp, now_ms: u64) -> KvAnswer {
         let held = match &op {
-            KvOp::Set(..) | KvOp::Increment(..) => self.stores.entry(store.key.clone()).or_default(),
+            KvOp::Set(..) | KvOp::Increment(..) | KvOp::Replace(_) => {
+                self.stores.entry(store.key.clone()).or_default()
+            }
             _ => match self.stores.get_mut(&store.key) {
                 Some(held) => held,
-                None => return Held::default().apply(store, op),
+                None => return Held::default().apply(store, op, now_ms),
             },
         };
-        held.apply(store, op)
+        held.apply(store, op, now_ms)
     }
 }
 
 impl Held {
-    fn apply(&mut self, store: &KvStore, op: KvOp) -> KvAnswer {
+    fn apply(&mut self, store: &KvStore, op: KvOp, now_ms: u64) -> KvAnswer {
         match op {
             KvOp::Get(key) => KvAnswer::Value(self.values.get(&key).cloned()),
             KvOp::Set(key, value) => self.set(store, key, value),
@@ -65,6 +67,29 @@ impl Held {
                 }
             }
             KvOp::Keys(cursor) => self.list(cursor),
+            KvOp::GetTimed(key) => KvAnswer::Timed(self.values.get(&key).cloned(), now_ms),
+            KvOp::Replace(replace) => self.replace(store, *replace, now_ms),
+        }
+    }
+
+    fn replace(&mut self, store: &KvStore, replace: Replace, now_ms: u64) -> KvAnswer {
+        let Replace { key, expected, value, mark, by_ms } = replace;
+        if now_ms > by_ms {
+            return KvAnswer::Late;
+        }
+        if self.values.get(&key) != expected.as_ref() {
+            return KvAnswer::Changed;
+        }
+        match self.set(store, key, value) {
+            KvAnswer::Done => {
+                // A mark takes no room worth a quota.
+                self.set(
+                    &KvStore { max_keys: u64::MAX, max_bytes: u64::MAX, ..store.clone() },
+                    mark.0,
+                    mark.1,
+                )
+            }
+            other => other,
         }
     }
 

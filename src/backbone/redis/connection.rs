@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::epoch::EpochKeeper;
 use super::reader::{Address, Answer, Commands, Reader, Way};
-use super::{RedisConfig, errors, scripts};
+use super::{RedisConfig, errors, scripts, values};
 use crate::backbone::BackboneError;
 use crate::backbone::backoff::Backoff;
 use crate::backbone::clock::{Clock, local_ms};
@@ -346,10 +346,7 @@ impl Link {
         let asked = local_ms();
         let answer = ask(connection, &pipe).await?.pop().unwrap_or_default();
         let answered = local_ms();
-        let (seconds, micros): (u64, u64) =
-            redis::from_redis_value(errors::checked(answer)?).map_err(|_| errors::unexpected("TIME"))?;
-        let now = seconds.saturating_mul(1_000).saturating_add(micros / 1_000);
-        self.clock.measured(now, asked, answered);
+        self.clock.measured(values::time_ms(answer)?, asked, answered);
         Ok(())
     }
 }

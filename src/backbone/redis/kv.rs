@@ -1,12 +1,13 @@
-//! The plugins' key-value stores: one hash each, whose field without a name holds how many bytes it has.
+//! Key-value stores: one hash each, whose field without a name holds how many bytes it has.
 
+use bytes::Bytes;
 use redis::Value;
 
 use super::connection::Link;
-use super::scripts::{KV_DELETE, KV_INCREMENT, KV_SET};
+use super::scripts::{KV_DELETE, KV_INCREMENT, KV_REPLACE, KV_SET};
 use super::{errors, values};
 use crate::backbone::BackboneError;
-use crate::backbone::kv::{KvAnswer, KvOp, KvStore};
+use crate::backbone::kv::{KvAnswer, KvOp, KvStore, Replace};
 
 /// Keys that the server looks at for one answer.
 const LISTED: usize = 100;
@@ -25,16 +26,48 @@ pub(super) async fn apply(link: &Link, store: &KvStore, op: KvOp) -> Result<KvAn
             pipe.add_command(KV_INCREMENT.call(&store.key)).arg(&**key).arg(*delta).arg(&quotas)
         }
         KvOp::Keys(cursor) => pipe.cmd("HSCAN").arg(&*store.key).arg(*cursor).arg("COUNT").arg(LISTED),
+        // The server carries out one command after the other.
+        KvOp::GetTimed(key) => pipe.cmd("TIME").cmd("HGET").arg(&*store.key).arg(&**key),
+        KvOp::Replace(replace) => {
+            pipe.add_command(KV_REPLACE.call(&store.key)).arg(arguments(replace, quotas))
+        }
     };
-    let answer = link.run_scripts(&pipe).await?.pop().unwrap_or_default();
+    let mut answers = link.run_scripts(&pipe).await?;
+    let answer = answers.pop().unwrap_or_default();
     match op {
-        KvOp::Get(_) => match errors::checked(answer)? {
-            Value::Nil => Ok(KvAnswer::Value(None)),
-            Value::BulkString(value) => Ok(KvAnswer::Value(Some(value.into()))),
-            _ => Err(errors::unexpected("HGET")),
-        },
+        KvOp::Get(_) => Ok(KvAnswer::Value(value(answer)?)),
+        KvOp::GetTimed(_) => {
+            let now_ms = values::time_ms(answers.pop().unwrap_or_default())?;
+            Ok(KvAnswer::Timed(value(answer)?, now_ms))
+        }
         KvOp::Keys(_) => keys(answer),
-        KvOp::Set(..) | KvOp::Delete(_) | KvOp::Increment(..) => changed(&values::text(answer)?),
+        KvOp::Set(..) | KvOp::Delete(_) | KvOp::Increment(..) | KvOp::Replace(_) => {
+            changed(&values::text(answer)?)
+        }
+    }
+}
+
+fn arguments(replace: &Replace, [keys, bytes]: [u64; 2]) -> Vec<Vec<u8>> {
+    let Replace { key, expected, value, mark, by_ms } = replace;
+    let number = |number: u64| number.to_string().into_bytes();
+    vec![
+        key.as_bytes().to_vec(),
+        value.to_vec(),
+        number(keys),
+        number(bytes),
+        number(expected.is_some().into()),
+        expected.as_deref().unwrap_or_default().to_vec(),
+        mark.0.as_bytes().to_vec(),
+        mark.1.to_vec(),
+        number(*by_ms),
+    ]
+}
+
+fn value(answer: Value) -> Result<Option<Bytes>, BackboneError> {
+    match errors::checked(answer)? {
+        Value::Nil => Ok(None),
+        Value::BulkString(value) => Ok(Some(value.into())),
+        _ => Err(errors::unexpected("HGET")),
     }
 }
 
@@ -43,6 +76,8 @@ fn changed(word: &str) -> Result<KvAnswer, BackboneError> {
         "done" => Ok(KvAnswer::Done),
         "quota" => Ok(KvAnswer::OverQuota),
         "number" => Ok(KvAnswer::NotANumber),
+        "changed" => Ok(KvAnswer::Changed),
+        "late" => Ok(KvAnswer::Late),
         sum => {
             sum.parse().map(KvAnswer::Sum).map_err(|_| errors::unexpected("a change of a key-value store"))
         }

@@ -79,6 +79,8 @@ scripts! {
     KV_DELETE = "kv_delete";
     /// Adds to a number of a key-value store.
     KV_INCREMENT = "kv_increment";
+    /// Puts a value of a key-value store in place of another.
+    KV_REPLACE = "kv_replace";
 }
 
 /// Loads every script: sent at each connect, since a restart forgets them, and again when the server

@@ -49,6 +49,13 @@ pub(super) fn count(value: Value, command: &str) -> Result<u64, BackboneError> {
     }
 }
 
+/// What `TIME` answers, in milliseconds since 1970.
+pub(super) fn time_ms(value: Value) -> Result<u64, BackboneError> {
+    let (seconds, micros): (u64, u64) =
+        redis::from_redis_value(checked(value)?).map_err(|_| unexpected("TIME"))?;
+    Ok(seconds.saturating_mul(1_000).saturating_add(micros / 1_000))
+}
+
 /// A length of time as Redis wants it.
 pub(super) fn milliseconds(time: Duration) -> u64 {
     // Beyond a signed number Redis takes it for an error.

@@ -130,7 +130,8 @@ impl<'w> Bench<'w> {
                 Some(instance) => Ok(instance),
                 None => {
                     let deadline = plugin.start_deadline();
-                    Instance::start_free(&plugin.prepared.blueprint, &plugin.environment, deadline).await
+                    Instance::start_free(plugin.prepared.blueprint.as_ref(), &plugin.environment, deadline)
+                        .await
                 }
             };
             match instance {
@@ -154,7 +155,7 @@ impl<'w> Bench<'w> {
             let deadline = plugin.start_deadline();
             let began = Instant::now();
             let started =
-                Instance::start_free(&plugin.prepared.blueprint, &plugin.environment, deadline).await;
+                Instance::start_free(plugin.prepared.blueprint.as_ref(), &plugin.environment, deadline).await;
             let tried = started.map(|mut instance| Tried {
                 misfit: plugin.prepared.hooks.iter().find(|hook| !instance.fits(*hook)),
                 memory_bytes: instance.memory_bytes(),
@@ -225,7 +226,7 @@ impl<'w> Bench<'w> {
             return Err(Failure::Overloaded);
         }
         let deadline = plugin.start_deadline();
-        let started = Instance::start_pure(&plugin.prepared.blueprint, &plugin.environment, deadline);
+        let started = Instance::start_pure(plugin.prepared.blueprint.as_ref(), &plugin.environment, deadline);
         if started.is_err() {
             self.drop_one();
         }

@@ -38,7 +38,7 @@ macro_rules! contract {
             the_clock_is_the_backbones,
             additions_keep_their_order, large_additions_all_arrive, one_request_adds_an_id_once, an_ingress_entry_reaches_a_target_once, an_ingress_entry_waits_for_the_one_before_it, the_search_for_an_ingress_entry_is_bounded, a_full_stream_refuses_and_only_it, removed_entries_are_gone, only_empty_streams_are_removed, a_scan_finds_every_stream, watchers_are_counted_where_they_can_be, trimming_bounds_memory,
             a_group_begins_at_the_oldest_entry, no_two_consumers_get_the_same_work, attempts_outlive_their_consumer, what_is_kept_is_not_stale, a_consumer_that_wakes_takes_nothing_back, what_is_given_back_is_taken_next, finished_work_is_gone, withdrawn_work_is_dropped, idle_consumers_without_work_are_removed, a_lease_is_one_holders_until_it_ends,
-            a_key_value_store_holds_what_was_set, a_key_value_store_has_quotas, sums_are_exact, keys_are_listed_to_the_end
+            a_key_value_store_holds_what_was_set, a_key_value_store_has_quotas, sums_are_exact, keys_are_listed_to_the_end, a_value_is_replaced_once, what_comes_late_replaces_nothing, a_timed_value_has_all_that_was_set_before
         );
     };
     ($name:ident, $constructor:path: $($test:ident),*) => {

@@ -1,0 +1,277 @@
+//! `POST /v1/<tenant>/plugins/<name>`: a new version. Read, looked at, compiled, started, and then stored.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{RawQuery, Request};
+use axum::http::header::{CONTENT_LENGTH, LOCATION};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::Response;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Caller, Outcome, Refused, Shared, State, ok, query, show};
+use crate::backbone::backoff::Backoff;
+use crate::domain::{PluginName, TenantId};
+use crate::plugin::catalog::Version;
+use crate::plugin::catalog::readiness::check;
+use crate::plugin::inspect::{Inspected, inspect};
+use crate::plugin::rollout::{Rollout, Served};
+use crate::plugin::{ContentHash, Rejection};
+
+/// Uploads on one node at a time: each may be of 64 MiB.
+const AT_ONCE: usize = 2;
+/// How long a body may take to come.
+const BODY: Duration = Duration::from_secs(300);
+/// An answer waits so long for the version to be ready everywhere.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often one looks meanwhile.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often storing is tried, where the backbone was at fault.
+const STORED: usize = 10;
+/// How long, and how many of each tenant, failed uploads are remembered.
+const KEPT: Duration = Duration::from_secs(600);
+const KEPT_MOST: usize = 16;
+
+/// The uploads of one node. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Uploads(Arc<Inner>);
+
+struct Inner {
+    places: Arc<Semaphore>,
+    tenants: Mutex<HashSet<TenantId>>,
+    jobs: Mutex<HashMap<(TenantId, PluginName, ContentHash), Job>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// One upload that is being compiled, or was not taken.
+#[derive(Clone)]
+struct Job {
+    since: Instant,
+    stage: watch::Receiver<Stage>,
+}
+
+/// Where an upload stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It is compiled, tried or stored.
+    Working,
+    /// It is in the catalog.
+    Stored,
+    /// It is not taken, and this is why.
+    Failed { status: u16, why: Box<str> },
+}
+
+/// Leave to upload: one for each tenant, some for the node.
+struct Leave {
+    uploads: Uploads,
+    tenant: TenantId,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        lock(&self.uploads.0.tenants).remove(&self.tenant);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Holders only look up, put in or take out.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Uploads {
+    /// None yet. Those under way are cut at `stop`.
+    pub fn new(stop: CancellationToken) -> Self {
+        let (tenants, jobs, tasks) = (Mutex::default(), Mutex::default(), TaskTracker::new());
+        Self(Arc::new(Inner { places: Arc::new(Semaphore::new(AT_ONCE)), tenants, jobs, tasks, stop }))
+    }
+
+    /// Resolves after `stop` once every upload has ended.
+    pub async fn end(self) {
+        self.0.stop.cancelled().await;
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    fn leave(&self, tenant: &TenantId) -> Result<Leave, Refused> {
+        let busy = |why: &str| Refused::later(StatusCode::TOO_MANY_REQUESTS, why);
+        let place = Arc::clone(&self.0.places).try_acquire_owned();
+        let place =
+            place.map_err(|_| busy("this node has as many uploads under way as it takes: try again"))?;
+        if !lock(&self.0.tenants).insert(tenant.clone()) {
+            return Err(busy("another upload of this tenant is under way on this node: try again"));
+        }
+        Ok(Leave { uploads: self.clone(), tenant: tenant.clone(), _place: place })
+    }
+
+    /// Where an upload stands that this node took, and for how long it has been at it.
+    pub(super) fn stage(
+        &self,
+        tenant: &TenantId,
+        name: &PluginName,
+        version: &str,
+    ) -> Option<(ContentHash, Stage, Duration)> {
+        let jobs = lock(&self.0.jobs);
+        let mut found = jobs.iter().filter(|((whose, plugin, id), _)| {
+            whose == tenant && plugin == name && id.to_string().starts_with(version)
+        });
+        let ((_, _, id), job) = found.next()?;
+        Some((*id, job.stage.borrow().clone(), job.since.elapsed()))
+    }
+
+    fn remember(&self, key: (TenantId, PluginName, ContentHash), job: Job) {
+        let mut jobs = lock(&self.0.jobs);
+        jobs.retain(|_, job| *job.stage.borrow() == Stage::Working || job.since.elapsed() < KEPT);
+        let of_tenant = jobs.iter().filter(|((tenant, ..), _)| *tenant == key.0);
+        if of_tenant.clone().count() >= KEPT_MOST {
+            let oldest = of_tenant.min_by_key(|(_, job)| job.since).map(|(key, _)| key.clone());
+            oldest.and_then(|oldest| jobs.remove(&oldest));
+        }
+        jobs.insert(key, job);
+    }
+}
+
+pub(super) async fn upload(
+    axum::extract::State(shared): State,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+    request: Request,
+) -> Outcome {
+    let name = caller.name()?.clone();
+    let settings = query::settings(query.as_deref())?;
+    let api = &shared.api;
+    let leave = api.uploads.leave(&caller.tenant.id)?;
+    let most = caller.served.limits.code_bytes;
+    let (head, body) = request.into_parts();
+    let body = timeout(BODY, read(&head.headers, body, most)).await;
+    let bytes =
+        body.map_err(|_| Refused::new(StatusCode::REQUEST_TIMEOUT, "the component did not come in time"))??;
+    let whole = bytes.clone();
+    let looked = tokio::task::spawn_blocking(move || {
+        inspect(&whole, most).map(|inspected| (inspected, ContentHash::of(&whole)))
+    });
+    let (Inspected { hooks, .. }, content) =
+        looked.await.map_err(|error| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error))??;
+    let id = Version::id(content, &settings);
+    let version =
+        Version { version: id, content, bytes: bytes.len() as u64, hooks, uploaded_ms: 0, settings };
+    let (stage, mut seen) = watch::channel(Stage::Working);
+    let key = (caller.tenant.id.clone(), name.clone(), id);
+    api.uploads.remember(key, Job { since: Instant::now(), stage: seen.clone() });
+    let until = Instant::now() + PATIENCE;
+    let work =
+        Work { rollout: api.rollout.clone(), served: caller.served.clone(), name: name.clone(), version };
+    let (stop, tenant) = (api.uploads.0.stop.clone(), caller.tenant.id.clone());
+    api.uploads.0.tasks.spawn(async move {
+        let end = tokio::select! {
+            () = stop.cancelled() => {
+                Stage::Failed { status: 503, why: "the node ended before it was done: push it again".into() }
+            }
+            end = work.run(&leave.tenant, bytes) => end,
+        };
+        drop(leave);
+        stage.send_replace(end);
+    });
+    let waited = timeout(PATIENCE, seen.wait_for(|stage| *stage != Stage::Working)).await;
+    let stage = waited.ok().and_then(Result::ok).map_or(Stage::Working, |stage| stage.clone());
+    if let Stage::Failed { status, why } = stage {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        return Err(Refused::new(status, why));
+    }
+    if stage == Stage::Stored {
+        await_ready(&shared, &tenant, &name, id, until).await;
+    }
+    answer(&shared, &caller, &name, id).await
+}
+
+/// Waits until a version is ready everywhere, or known not to work somewhere, but not past `until`.
+async fn await_ready(shared: &Shared, tenant: &TenantId, name: &PluginName, id: ContentHash, until: Instant) {
+    while Instant::now() < until {
+        if let Ok(reports) = shared.api.rollout.store().reports(tenant).await
+            && check(&reports, &(shared.api.live)(), name, id).err().is_none_or(|error| !error.is_retryable())
+        {
+            return;
+        }
+        sleep(LOOK).await;
+    }
+}
+
+async fn answer(shared: &Shared, caller: &Caller, name: &PluginName, id: ContentHash) -> Outcome {
+    let about = show::about(shared, caller, name, &id.to_string()).await?;
+    let status = if about["state"] == "preparing" { StatusCode::ACCEPTED } else { StatusCode::CREATED };
+    let mut response: Response = ok(status, &about);
+    let place = format!("/v1/{}/plugins/{name}/{id}", caller.tenant.id);
+    if let Ok(place) = HeaderValue::from_str(&place) {
+        response.headers_mut().insert(LOCATION, place);
+    }
+    Ok(response)
+}
+
+/// Reads a body. One that is too large is read on and dropped, so that its sender gets to read why.
+async fn read(headers: &HeaderMap, mut body: Body, most: usize) -> Result<Bytes, Refused> {
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let mut got = 0;
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|_| Refused::new(StatusCode::BAD_REQUEST, "the connection was lost in the middle"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        got += data.len();
+        if got > most {
+            bytes = BytesMut::new();
+            // What is beyond any limit is cut off.
+            if got > most.saturating_mul(4) {
+                break;
+            }
+        } else {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    if got > most {
+        return Err(Rejection::TooLarge { got: length.unwrap_or(got).max(got), limit: most }.into());
+    }
+    Ok(bytes.freeze())
+}
+
+/// What is done with a component.
+struct Work {
+    rollout: Rollout,
+    served: Served,
+    name: PluginName,
+    version: Version,
+}
+
+impl Work {
+    async fn run(self, tenant: &TenantId, bytes: Bytes) -> Stage {
+        let settings = self.served.settings(tenant, &self.name, &self.version);
+        if let Err(rejection) = self.rollout.host().prepare(bytes.clone(), &settings).await {
+            return failed(rejection.into());
+        }
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+        let stored_bytes = self.served.limits.stored_bytes;
+        for left in (0..STORED).rev() {
+            let pushing =
+                self.rollout.store().push(tenant, &self.name, self.version.clone(), &bytes, stored_bytes);
+            match pushing.await {
+                Ok(_) => return Stage::Stored,
+                Err(error) if error.is_retryable() && left > 0 => sleep(backoff.delay()).await,
+                Err(error) => return failed(error.into()),
+            }
+        }
+        Stage::Working
+    }
+}
+
+fn failed(refused: Refused) -> Stage {
+    let body: BTreeMap<String, String> = serde_json::from_slice(refused.0.body()).unwrap_or_default();
+    let why = body.get("error").map_or("it failed", String::as_str);
+    Stage::Failed { status: refused.0.status().as_u16(), why: why.into() }
+}
