@@ -1,7 +1,7 @@
 //! The door to plugins: prepares them, binds them to a tenant, and takes calls for them from any thread.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -81,6 +81,8 @@ pub struct Plugin {
     pub(super) metrics: Arc<TenantMetrics>,
     breaker: Breaker,
     retired: AtomicBool,
+    /// Bytes of memory of the instance that was last put by after a call.
+    memory_bytes: AtomicUsize,
     cut_offs: Option<mpsc::Sender<Arc<Plugin>>>,
     this: std::sync::Weak<Plugin>,
 }
@@ -192,6 +194,7 @@ impl PluginHost {
             metrics,
             breaker: Breaker::default(),
             retired: AtomicBool::new(false),
+            memory_bytes: AtomicUsize::new(0),
             cut_offs: self.services.cut_offs.clone(),
             this: this.clone(),
         })
@@ -333,6 +336,15 @@ impl Plugin {
     /// Whether it is cut off because it failed too often.
     pub fn is_cut_off(&self) -> bool {
         self.breaker.is_open()
+    }
+
+    /// Bytes of memory of the instance that was last put by after a call; 0 before the first one was.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn put_by(&self, memory_bytes: usize) {
+        self.memory_bytes.store(memory_bytes, Ordering::Relaxed);
     }
 
     pub(super) fn is_retired(&self) -> bool {

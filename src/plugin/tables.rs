@@ -79,9 +79,7 @@ impl Table {
     /// All plugins in it. One that is in several stages comes several times.
     pub fn plugins(&self) -> impl Iterator<Item = &Arc<Plugin>> {
         let slots = self.stages.iter().flat_map(|stage| &stage.slots);
-        slots.flat_map(|slot| {
-            slot.active.iter().chain(slot.canary.as_ref().map(|canary| &canary.plugin))
-        })
+        slots.flat_map(|slot| slot.active.iter().chain(slot.canary.as_ref().map(|canary| &canary.plugin)))
     }
 
     fn find(&self, at_ms: u64, part: impl Fn() -> u8) -> impl Iterator<Item = &Arc<Plugin>> {

@@ -167,52 +167,55 @@ impl<'w> Bench<'w> {
     }
 
     /// Runs a slice of a batch.
-    fn run_batch(&mut self, mut batch: Batch) {
+    fn run_batch(&mut self, batch: Batch) {
         let (plugin, began) = (Arc::clone(&batch.plugin), Instant::now());
+        let rest = self.slice(batch, &plugin, began);
+        self.shared.done(&plugin, nanos(began.elapsed()), rest);
+    }
+
+    /// What is left of the batch after it.
+    fn slice(&mut self, mut batch: Batch, plugin: &Arc<Plugin>, began: Instant) -> Option<Job> {
         let key = (plugin.key, Way::Pure);
-        let rest = loop {
-            if batch.is_moot() {
-                break None;
-            }
-            let mut instance = match self.take_pure(key, &plugin) {
-                Ok(instance) => instance,
-                Err(failure) => {
-                    if failure.is_plugins() {
-                        // Each start may cost its whole deadline: one for each message, as traps do.
-                        batch.fail_next(failure);
-                    } else {
-                        batch.fail_rest(failure);
-                        break None;
-                    }
-                    if batch.items.len() == 0 {
-                        batch.answer();
-                        break None;
-                    }
-                    if plugin.is_cut_off() {
-                        batch.fail_rest(Failure::CutOff);
-                        break None;
-                    }
-                    break Some(Job::Batch(batch));
+        if batch.is_moot() {
+            return None;
+        }
+        let mut instance = match self.take_pure(key, plugin) {
+            Ok(instance) => instance,
+            Err(failure) => {
+                if failure.is_plugins() {
+                    // Each start may cost its whole deadline: one for each message, as traps do.
+                    batch.fail_next(failure);
+                } else {
+                    batch.fail_rest(failure);
+                    return None;
                 }
-            };
-            match batch.step(&mut instance, began) {
-                Step::Done => {
-                    self.put_pure(key, &plugin, instance, batch.answers.last());
+                if batch.items.len() == 0 {
                     batch.answer();
-                    break None;
+                    return None;
                 }
-                Step::Later => {
-                    self.put_pure(key, &plugin, instance, None);
-                    break Some(Job::Batch(batch));
+                if plugin.is_cut_off() {
+                    batch.fail_rest(Failure::CutOff);
+                    return None;
                 }
-                Step::Fresh => {
-                    self.drop_one();
-                    drop(instance);
-                    break Some(Job::Batch(batch));
-                }
+                return Some(Job::Batch(batch));
             }
         };
-        self.shared.done(&plugin, nanos(began.elapsed()), rest);
+        match batch.step(&mut instance, began) {
+            Step::Done => {
+                self.put_pure(key, plugin, instance, batch.answers.last());
+                batch.answer();
+                None
+            }
+            Step::Later => {
+                self.put_pure(key, plugin, instance, None);
+                Some(Job::Batch(batch))
+            }
+            Step::Fresh => {
+                self.drop_one();
+                drop(instance);
+                Some(Job::Batch(batch))
+            }
+        }
     }
 
     fn take_pure(&mut self, key: Key, plugin: &Arc<Plugin>) -> Result<Instance, Failure> {
@@ -262,6 +265,7 @@ impl<'w> Bench<'w> {
     }
 
     fn put(&mut self, key: Key, plugin: Arc<Plugin>, instance: Instance) {
+        plugin.put_by(instance.memory_bytes());
         self.idle.entry(key).or_default().push(Idle { plugin, instance, since: Instant::now() });
     }
 
