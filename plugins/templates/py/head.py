@@ -3,5 +3,4 @@
 `componentize-py -d wit -w plugin bindings .` writes `wit_world` for your editor; the build does without it.
 """
 
-from wit_world import exports
 %IMPORTS%

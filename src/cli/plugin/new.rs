@@ -134,10 +134,9 @@ fn readme(language: Language, hooks: Hooks) -> String {
         Language::Python => ("Python", "app.py", templates::PY_TOOLS),
     };
     let hooks: Vec<String> = hooks.iter().map(|hook| format!("`{}`", hook.interface())).collect();
-    let hooks = format!("the hook{} {}", if hooks.len() == 1 { "" } else { "s" }, hooks.join(", "));
     templates::README
         .replace("%LANGUAGE%", name)
-        .replace("%HOOKS%", &hooks)
+        .replace("%HOOKS%", &hooks.join(", "))
         .replace("%TOOLS%", tools.trim_end())
         .replace("%SOURCE%", source)
 }
@@ -164,7 +163,7 @@ fn js(hooks: Hooks) -> Vec<(String, String)> {
 
 /// Each hook's part begins with what it imports; together these stand at the top, each once.
 fn python(hooks: Hooks) -> Vec<(String, String)> {
-    let mut imports: Vec<&str> = Vec::new();
+    let mut imports = vec!["from wit_world import exports"];
     let mut parts = String::new();
     for hook in hooks.iter() {
         let (its_imports, part) =

@@ -33,7 +33,8 @@ pub struct WorkshopArgs {
     /// The component, as `tidegate plugin build` makes it.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// A setting that the plugin reads by `wasi:config`. May be repeated.
+    /// A setting that the plugin reads by `wasi:config`; @FILE takes the value from a file, @@ is an @. May be
+    /// repeated.
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_setting)]
     pub settings: Vec<(String, String)>,
     /// Take limits and deadlines from this configuration file [default: those of a tenant that sets none].
@@ -186,11 +187,16 @@ fn key(folder: Option<&Path>) -> Result<NodeKey> {
     Ok(if bytes.len() == 32 { NodeKey::new(&bytes) } else { NodeKey::random() })
 }
 
-fn parse_setting(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("must be NAME=VALUE".into()),
-    }
+/// A setting as the command line has it: `NAME=VALUE`, or `NAME=@FILE`.
+pub(super) fn parse_setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) =
+        text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("must be NAME=VALUE")?;
+    let value = match value.strip_prefix('@') {
+        None => value.to_owned(),
+        Some(rest) if rest.starts_with('@') => rest.to_owned(),
+        Some(file) => std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?,
+    };
+    Ok((name.to_owned(), value))
 }
 
 /// Bytes for people.
@@ -208,5 +214,38 @@ pub(super) fn time(duration: Duration) -> String {
         seconds if seconds >= 1.0 => format!("{seconds:.1} s"),
         seconds if seconds >= 0.01 => format!("{:.0} ms", seconds * 1e3),
         seconds => format!("{:.0} µs", seconds * 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_given_or_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "from a file").unwrap();
+        let read = format!("rules=@{}", file.path().display());
+        for (text, value) in [("a=", ""), ("a=b=c", "b=c"), ("a=@@b", "@b"), (&read, "from a file")] {
+            assert_eq!(parse_setting(text).unwrap().1, value);
+        }
+        for wrong in ["", "a", "=b", "a=@/nowhere/at/all"] {
+            assert!(parse_setting(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn kept_code_is_believed_by_the_key_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("a/b");
+        key(Some(&cache)).unwrap();
+        let made = std::fs::read(cache.join("key")).unwrap();
+        key(Some(&cache)).unwrap();
+        assert_eq!(std::fs::read(cache.join("key")).unwrap(), made, "it stays");
+        assert_eq!(made.len(), 32);
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &std::fs::metadata(cache.join("key")).unwrap().permissions(),
+        );
+        assert_eq!(mode & 0o077, 0, "for this user's eyes only");
     }
 }
