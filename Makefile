@@ -14,6 +14,9 @@ export CARGO_TARGET_DIR TIDEGATE_TOOLS
 # What the client checks and the browser test import.
 export TIDEGATE_PYTHON := $(TIDEGATE_TOOLS)/venv/bin/python
 export TIDEGATE_NODE_MODULES := $(TIDEGATE_TOOLS)/clients/node_modules
+# What builds plugins in JavaScript and Python.
+export TIDEGATE_JS_TOOLS := $(TIDEGATE_TOOLS)/guests-js
+export TIDEGATE_COMPONENTIZE_PY := $(TIDEGATE_TOOLS)/guests-py/bin/componentize-py
 # Tools of ours come after the machine's own.
 export PATH := $(PATH):$(TIDEGATE_TOOLS)/bin
 

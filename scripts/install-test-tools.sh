@@ -4,6 +4,7 @@
 #
 #   scripts/install-test-tools.sh              everything
 #   scripts/install-test-tools.sh cargo-deny   only that
+#   scripts/install-test-tools.sh guests       only what builds plugins in JavaScript and Python
 #   scripts/install-test-tools.sh cargo-fuzz   only that, which the tests do not need
 #
 # System packages come by apt-get; the rest goes to $TIDEGATE_TOOLS (default: target/tools).
@@ -13,6 +14,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 tools="${TIDEGATE_TOOLS:-${CARGO_TARGET_DIR:-$PWD/target}/tools}"
 redis_py=8.1.0
 schemathesis=4.32.5
+componentize_py=0.25.1
 cargo_deny=0.20.2
 cargo_fuzz=0.13.2
 mkdir -p "$tools"
@@ -81,6 +83,25 @@ node_packages() {
     cp tests/clients/package-lock.json "$folder/.tidegate"
 }
 
+# What builds plugins in JavaScript (400 MB) and Python (70 MB).
+guest_tools() {
+    local js="$tools/guests-js" python="$tools/guests-py"
+    if ! cmp -s plugins/transformer-js/package-lock.json "$js/.tidegate"; then
+        say "installing the packages of plugins/transformer-js into $js"
+        mkdir -p "$js"
+        cp plugins/transformer-js/package.json plugins/transformer-js/package-lock.json "$js/"
+        # Not `npm ci`: it stops at optional packages for other systems that a registry does not have. What is in
+        # the lock file is installed as that says.
+        (cd "$js" && npm install --silent --no-audit --no-fund --ignore-scripts)
+        cp plugins/transformer-js/package-lock.json "$js/.tidegate"
+    fi
+    [ "$(cat "$python/.tidegate" 2>/dev/null)" = "$componentize_py" ] && return
+    say "installing componentize-py $componentize_py into $python"
+    python3 -m venv "$python"
+    "$python/bin/python" -m pip install --quiet "componentize-py==$componentize_py"
+    echo "$componentize_py" >"$python/.tidegate"
+}
+
 dependency_checker() {
     export PATH="$PATH:$tools/bin"
     local version
@@ -108,12 +129,14 @@ case "${1:-all}" in
         python_packages
         api_checker
         node_packages
+        guest_tools
         dependency_checker
         ;;
+    guests) guest_tools ;;
     cargo-deny) dependency_checker ;;
     cargo-fuzz) fuzzer ;;
     *)
-        say "unknown: $1 (all, cargo-deny, cargo-fuzz)"
+        say "unknown: $1 (all, guests, cargo-deny, cargo-fuzz)"
         exit 2
         ;;
 esac

@@ -10,6 +10,7 @@ use crate::domain::{ChannelName, DeviceId, Offset, SessionId, TenantId, UserId};
 use crate::protocol::Codec;
 
 use super::lifetime::Lifetime;
+use super::plugin::PluginArgs;
 
 /// Push messages to WebSocket clients from Redis Streams.
 ///
@@ -75,6 +76,8 @@ pub enum Command {
     /// Send a node's clients elsewhere and end it, as SIGTERM does.
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(DrainArgs),
+    /// Write, build and try a tenant's plugin.
+    Plugin(PluginArgs),
     /// Compile a plugin, as a node has a process of its own do.
     #[command(hide = true)]
     CompilePlugin(CompilePluginArgs),

@@ -1,7 +1,7 @@
 //! The door to plugins: prepares them, binds them to a tenant, and takes calls for them from any thread.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -81,6 +81,8 @@ pub struct Plugin {
     pub(super) metrics: Arc<TenantMetrics>,
     breaker: Breaker,
     retired: AtomicBool,
+    /// Bytes of memory of the instance that was last put by after a call.
+    memory_bytes: AtomicUsize,
     cut_offs: Option<mpsc::Sender<Arc<Plugin>>>,
     this: std::sync::Weak<Plugin>,
 }
@@ -192,6 +194,7 @@ impl PluginHost {
             metrics,
             breaker: Breaker::default(),
             retired: AtomicBool::new(false),
+            memory_bytes: AtomicUsize::new(0),
             cut_offs: self.services.cut_offs.clone(),
             this: this.clone(),
         })
@@ -207,6 +210,7 @@ impl PluginHost {
             answers: plugin.answers,
             metrics: Arc::clone(&plugin.metrics),
             breaker: Breaker::default(),
+            memory_bytes: AtomicUsize::new(0),
             retired: AtomicBool::new(plugin.prepared.blueprint.is_none()),
             cut_offs: None,
             this: this.clone(),
@@ -367,6 +371,15 @@ impl Plugin {
     /// What happens where it has no answer.
     pub fn on_failure(&self) -> &FailurePolicies {
         &self.limits.on_failure
+    }
+
+    /// Bytes of memory of the instance that was last put by after a call; 0 before the first one was.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn put_by(&self, memory_bytes: usize) {
+        self.memory_bytes.store(memory_bytes, Ordering::Relaxed);
     }
 
     pub(super) fn is_retired(&self) -> bool {

@@ -85,6 +85,8 @@ pub struct Prepared {
     pub imports: Vec<Box<str>>,
     /// Bytes of the component.
     pub code_bytes: usize,
+    /// Bytes of its machine code.
+    pub compiled_bytes: usize,
     /// Bytes of memory of an instance that was just started.
     pub start_bytes: usize,
     /// How long its first start took.
@@ -119,14 +121,16 @@ impl Prepared {
                 .map_err(|error| Rejection::DoesNotLink(brief(&format!("{error:#}"))))
         };
         let blueprint = Some(Blueprint { pure: way(Way::Pure)?, free: way(Way::Free)?, places });
+        let image = component.image_range();
+        let compiled_bytes = image.end.addr().saturating_sub(image.start.addr());
         let (start_bytes, start) = Default::default();
-        Ok(Self { hash, hooks, imports, code_bytes, start_bytes, start, blueprint })
+        Ok(Self { hash, hooks, imports, code_bytes, compiled_bytes, start_bytes, start, blueprint })
     }
 
     /// Stands for a component of which no more is known than its hooks.
     pub(super) fn absent(hash: ContentHash, hooks: Hooks) -> Self {
-        let (imports, code_bytes, start_bytes, start) = Default::default();
-        Self { hash, hooks, imports, code_bytes, start_bytes, start, blueprint: None }
+        let (imports, code_bytes, compiled_bytes, start_bytes, start) = Default::default();
+        Self { hash, hooks, imports, code_bytes, compiled_bytes, start_bytes, start, blueprint: None }
     }
 
     pub(super) fn tried(&mut self, tried: &Tried) {

@@ -265,6 +265,7 @@ impl<'w> Bench<'w> {
     }
 
     fn put(&mut self, key: Key, plugin: Arc<Plugin>, instance: Instance) {
+        plugin.put_by(instance.memory_bytes());
         self.idle.entry(key).or_default().push(Idle { plugin, instance, since: Instant::now() });
     }
 
