@@ -17,7 +17,7 @@ use crate::harness::{Cluster, client, offsets, one_of, texts, user};
 /// every 15 seconds is the stated worst case of a lost wake-up.
 const SETTLE: Duration = Duration::from_secs(60);
 
-fn settings(cluster: &Cluster) -> Settings {
+pub(crate) fn settings(cluster: &Cluster) -> Settings {
     Settings {
         urls: cluster.urls(),
         redis: cluster.redis.url(),
@@ -28,7 +28,7 @@ fn settings(cluster: &Cluster) -> Settings {
 }
 
 /// Ends a run: the fault has passed, everybody has had time to come back.
-async fn verdict(checker: Checker) -> Result<Report> {
+pub(crate) async fn verdict(checker: Checker) -> Result<Report> {
     checker.received_more(200).await.context("deliveries go on after the fault")?;
     let report = checker.finish(SETTLE).await?;
     println!("{report}");

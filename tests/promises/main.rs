@@ -10,6 +10,7 @@ mod events;
 mod faults;
 mod fences;
 mod harness;
+mod hooks;
 mod ingress;
 mod limits;
 mod outages;

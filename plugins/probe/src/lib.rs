@@ -84,7 +84,10 @@ impl route::Guest for Probe {
                 channels: entry.to,
                 replacement: Some(text(&format!("{}-{}", entry.offset.ms, entry.offset.seq))),
             }),
-            _ => route::Verdict::Accept,
+            other => {
+                harm(other);
+                route::Verdict::Accept
+            }
         }
     }
 }

@@ -23,6 +23,13 @@ pub fn token(user: &str) -> String {
     token_with(&claims(user))
 }
 
+/// The same for a user of a class.
+pub fn classy_token(user: &str, class: &str) -> String {
+    let mut claims = claims(user);
+    claims["class"] = class.into();
+    token_with(&claims)
+}
+
 /// A token of a test tenant with these claims.
 pub fn token_with(claims: &Value) -> String {
     hs256(KID, SECRET.as_bytes(), claims)
@@ -47,6 +54,7 @@ pub struct TenantConfig {
     settings: Vec<String>,
     limits: BTreeMap<String, u64>,
     streams: Vec<String>,
+    plugins: Vec<String>,
     jwt: Vec<String>,
     extra_keys: Vec<String>,
     namespaces: BTreeMap<String, Vec<String>>,
@@ -163,6 +171,7 @@ impl Default for TenantConfig {
             settings: vec!["anonymous = true".into(), format!("api_key_hashes = [\"{hash}\"]")],
             limits: BTreeMap::new(),
             streams: Vec::new(),
+            plugins: Vec::new(),
             // No leeway: a test of expiry waits for it.
             jwt: vec!["leeway_s = 0".into()],
             extra_keys: Vec::new(),
@@ -196,6 +205,12 @@ impl TenantConfig {
         self
     }
 
+    /// A line of `[tenants.<id>.plugins]`.
+    pub fn plugins(mut self, line: &str) -> Self {
+        self.plugins.push(line.into());
+        self
+    }
+
     /// A line of `[tenants.<id>.jwt]`.
     pub fn jwt(mut self, line: &str) -> Self {
         self.jwt.push(line.into());
@@ -222,6 +237,7 @@ impl TenantConfig {
             self.limits.iter().map(|(name, value)| format!("{name} = {value}")),
         );
         section(toml, &format!("tenants.{id}.streams"), self.streams.iter().cloned());
+        section(toml, &format!("tenants.{id}.plugins"), self.plugins.iter().cloned());
         section(toml, &format!("tenants.{id}.jwt"), self.jwt.iter().cloned());
         let own = format!("kid = \"{KID}\"\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"");
         for key in std::iter::once(&own).chain(&self.extra_keys) {

@@ -18,6 +18,7 @@ pub mod config;
 pub mod http;
 pub mod node;
 pub mod offset;
+pub mod plugins;
 pub mod proxy;
 pub mod redis;
 pub mod redis_faults;

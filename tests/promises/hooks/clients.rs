@@ -1,0 +1,261 @@
+//! `authenticate`, `on-subscribe`, `on-publish` and `on-session`: what clients are asked, and told.
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+use tidegate_support::client::{Client, Options, Refusal};
+use tidegate_support::config::{ADMIN_TOKEN, API_KEY};
+use tidegate_support::node::Node;
+use tidegate_support::plugins::{put_off, put_on};
+use tidegate_support::{eventually, http, proven};
+
+use super::{PROBE, calls, config, data, known, next, patient};
+use crate::harness::{Cluster, client, embedded, messages, silent, user};
+
+/// The close of a client that was not let in, and what it was told.
+async fn refused(node: &Node, options: &Options) -> Result<(u16, String)> {
+    match Client::try_connect(&node.ws("demo"), options).await? {
+        Err(Refusal::Closed(code, _, frames)) => {
+            let told = frames.iter().find(|frame| frame.kind() == "disconnect");
+            Ok((code, told.context("it was told nothing")?.text("message").to_owned()))
+        }
+        other => bail!("it was not refused: {:?}", other.map(|client| client.connected.0)),
+    }
+}
+
+/// Ends a user's sessions.
+async fn kick(node: &Node, user: &str) -> Result<()> {
+    let path = "/admin/tenants/demo/kick";
+    let kicked = http::post(&node.admin, path, Some(ADMIN_TOKEN), &json!({ "user": user })).await?;
+    ensure!(kicked.status == 200, "{}", kicked.text());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_plugin_says_who_clients_are() {
+    proven(async {
+        let cluster = Cluster::start(&config(patient()), &[]).await?;
+        put_on(&cluster.nodes[0], "door", PROBE, &[]).await?;
+        for node in &cluster.nodes {
+            let mut ada = client(node, &known("ada/gold").listen("room:1")).await?;
+            ensure!(ada.user() == "ada", "{:?}", ada.connected);
+            ada.subscribed("room:1").await?;
+            // It may reach rooms alone, and its own channel.
+            let elsewhere = ada.request(json!({"type": "subscribe", "channel": "live:1"})).await?;
+            ensure!(elsewhere.text("code") == "forbidden", "{}", elsewhere.0);
+            let (code, why) = refused(node, &known("nobody")).await?;
+            ensure!(code == 4002 && why.contains("not from 127.0.0.1"), "{code} {why}");
+            let (code, why) = refused(node, &Options::default()).await?;
+            ensure!(code == 4002 && why.contains("a token is needed"), "{code} {why}");
+        }
+        // Without it tokens are what they were.
+        put_off(&cluster.nodes[0], "door").await?;
+        ensure!(refused(&cluster.nodes[1], &known("ada")).await?.0 == 4002, "no JWT");
+        client(&cluster.nodes[1], &user("ada")).await.map(drop)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_comes_home_is_not_asked_again() {
+    proven(async {
+        let config = config(patient()).admin();
+        let (node, mut backend) = embedded(config).await?;
+        put_on(&node, "door", PROBE, &[]).await?;
+        let asked = async || calls(&node, "authenticate", "answered").await;
+        let options = known("ada").listen("room:1");
+        let mut first = client(&node, &options).await?;
+        first.subscribed("room:1").await?;
+        let (begun, subscribed) = (asked().await?, calls(&node, "on_subscribe", "answered").await?);
+        let resume = first.resume_token().to_owned();
+        first.reset()?;
+        let missed = backend.push("demo", "room:1", "missed").await?;
+        let mut home = client(&node, &options.clone().resume(&resume)).await?;
+        ensure!(home.resumed() == "home", "{:?}", home.connected);
+        ensure!(home.message().await?.offset == missed, "what came meanwhile");
+        ensure!(asked().await? == begun, "the same token, good for a minute: nobody was asked");
+        ensure!(calls(&node, "on_subscribe", "answered").await? == subscribed, "nor about the channel");
+        // Another token of the same user: the plugin decides.
+        let resume = home.resume_token().to_owned();
+        home.reset()?;
+        let other = client(&node, &known("ada/gold").listen("room:1").resume(&resume)).await?;
+        ensure!(other.resumed() == "home" && asked().await? == begun + 1, "{:?}", other.connected);
+        // What was withdrawn is asked about again, whoever comes with what.
+        let resume = other.resume_token().to_owned();
+        kick(&node, "ada").await?;
+        let back = client(&node, &known("ada/gold").listen("room:1").resume(&resume)).await?;
+        ensure!(back.resumed() != "home" && asked().await? == begun + 2, "{:?}", back.connected);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refreshed_token_is_the_plugins_too() {
+    proven(async {
+        let (node, _) = embedded(config(patient())).await?;
+        put_on(&node, "door", PROBE, &[]).await?;
+        let mut ada = client(&node, &known("ada").listen("room:1")).await?;
+        ada.subscribed("room:1").await?;
+        let answer = ada.refresh("ada/gold").await?;
+        ensure!(answer.kind() == "ok", "{}", answer.0);
+        // The class counts from now on.
+        let closed = ada.request(json!({"type": "subscribe", "channel": "room:closed"})).await?;
+        ensure!(closed.text("message").contains("closed to gold"), "{}", closed.0);
+        for (token, says) in [("bob", "another user"), ("nobody", "not from")] {
+            let answer = ada.refresh(token).await?;
+            ensure!(answer.text("message").contains(says), "{}", answer.0);
+        }
+        silent(&mut ada).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_plugin_says_where_clients_subscribe() {
+    proven(async {
+        let (node, mut backend) = embedded(config(patient())).await?;
+        put_on(&node, "door", PROBE, &[]).await?;
+        // By `connect` and by `subscribe`: one is another room now, one is closed.
+        for by_connect in [true, false] {
+            let options = known(&format!("ada{by_connect}/free"));
+            let mut ada = if by_connect {
+                let subs = ["room:old", "room:closed", "room:1"];
+                client(&node, &subs.iter().fold(options, |options, sub| options.listen(sub))).await?
+            } else {
+                let mut ada = client(&node, &options).await?;
+                for (channel, kind) in
+                    [("room:old", "subscribed"), ("room:closed", "error"), ("room:1", "subscribed")]
+                {
+                    let answer = ada.request(json!({"type": "subscribe", "channel": channel})).await?;
+                    ensure!(answer.kind() == kind, "{}", answer.0);
+                    ensure!(kind != "error" || answer.text("code") == "forbidden", "{}", answer.0);
+                    ada.forget_waiting();
+                }
+                ada
+            };
+            if by_connect {
+                ada.subscribed("room:new").await?;
+                ada.subscribed("room:1").await?;
+                let error = ada.expect("error").await?;
+                ensure!(error.text("message") == "closed to free", "{}", error.0);
+            }
+            for channel in ["room:old", "room:closed", "room:new"] {
+                backend.push("demo", channel, channel).await?;
+            }
+            let message = ada.message().await?;
+            ensure!(message.channel == "room:new" && data(&message) == "room:new", "{message:?}");
+            silent(&mut ada).await?;
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_plugin_says_what_clients_publish() {
+    proven(async {
+        let cluster = Cluster::start(&config(patient()), &[]).await?;
+        put_on(&cluster.nodes[0], "filter", PROBE, &[]).await?;
+        let mut rooms = Vec::new();
+        for room in ["room:1", "room:a", "room:b"] {
+            let mut reader = client(&cluster.nodes[1], &known("reader").listen(room)).await?;
+            reader.subscribed(room).await?;
+            rooms.push(reader);
+        }
+        let mut ada = client(&cluster.nodes[0], &known("ada").listen("room:1")).await?;
+        ada.subscribed("room:1").await?;
+        let mut publish = async |data: &str| -> Result<Value> {
+            let answer = ada.request(json!({"type": "publish", "channel": "room:1", "data": data})).await?;
+            Ok(answer.0.clone())
+        };
+        ensure!(publish("plain").await?["offset"].is_string(), "accepted");
+        ensure!(publish("drop it").await?.get("offset").is_none(), "dropped, and not told");
+        let refused = publish("refuse it").await?;
+        ensure!(refused["code"] == "forbidden" && refused["message"] == "not today", "{refused}");
+        ensure!(publish("elsewhere").await?.get("offset").is_none(), "it went to two channels");
+        // Its store is one for both nodes, and its answers are in the order of what was published.
+        for n in 1..=20 {
+            ensure!(publish("count").await?["offset"].is_string(), "counted {n}");
+        }
+        let mut got = vec![next(&mut rooms[0]).await?];
+        for message in messages(&mut rooms[0], 20).await? {
+            got.push(data(&message));
+        }
+        let expected: Vec<Value> =
+            std::iter::once(json!("plain")).chain((1..=20).map(|n| json!(n.to_string()))).collect();
+        ensure!(got == expected, "{got:?}");
+        for room in &mut rooms[1..] {
+            ensure!(next(room).await? == "elsewhere", "where it was sent instead");
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_published_at_once_stays_in_order() {
+    proven(async {
+        const COUNT: usize = 50;
+        let (node, _) = embedded(config(patient())).await?;
+        put_on(&node, "filter", PROBE, &[]).await?;
+        let mut ada = client(&node, &known("ada").listen("room:1")).await?;
+        ada.subscribed("room:1").await?;
+        for n in 0..COUNT {
+            let frame = json!({"type": "publish", "id": n, "channel": "room:1", "data": format!("m{n}")});
+            ada.send_frame(&frame).await?;
+        }
+        for n in 0..COUNT {
+            ensure!(next(&mut ada).await? == format!("m{n}").as_str(), "message {n}");
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_plugin_that_fails_refuses_or_lets_through() {
+    proven(async {
+        for (policy, passes) in [("refuse", false), ("open", true)] {
+            let policies = ["on_subscribe", "on_publish"];
+            let tenant = policies
+                .iter()
+                .fold(patient(), |tenant, hook| tenant.plugins(&format!("on_failure.{hook} = \"{policy}\"")));
+            let (node, _) = embedded(config(tenant)).await?;
+            put_on(&node, "filter", PROBE, &[]).await?;
+            let mut ada = client(&node, &known("ada").listen("room:1")).await?;
+            ada.subscribed("room:1").await?;
+            for word in ["trap", "spin"] {
+                let answer =
+                    ada.request(json!({"type": "publish", "channel": "room:1", "data": word})).await?;
+                ensure!((answer.kind() == "ok") == passes, "{policy}: {}", answer.0);
+                ensure!(passes || answer.text("code") == "unavailable", "{}", answer.0);
+            }
+            // Others publish all the same.
+            ada.publish("room:1", json!("plain")).await?;
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_plugin_is_told_of_sessions() {
+    proven(async {
+        let (node, _) = embedded(config(patient()).admin()).await?;
+        put_on(&node, "watcher", PROBE, &[]).await?;
+        client(&node, &known("bob")).await?.reset()?;
+        let mut ada = client(&node, &known("ada")).await?;
+        kick(&node, "ada").await?;
+        ada.closed().await?;
+        let lines = eventually("what the plugin said", || async {
+            let logs = http::get(&node.admin, "/v1/demo/plugins/logs", Some(API_KEY)).await.ok()?;
+            let text = logs.text();
+            ["ada came", "ada went", "bob came"].iter().all(|line| text.contains(line)).then_some(text)
+        })
+        .await?;
+        ensure!(lines.find("ada came") < lines.find("ada went"), "{lines}");
+        ensure!(!lines.contains("bob went"), "his session waits for him");
+        Ok(())
+    })
+    .await;
+}

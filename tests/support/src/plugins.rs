@@ -1,0 +1,54 @@
+//! Plugins of the tenant `demo`, as its developers put them on.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::config::API_KEY;
+use crate::eventually;
+use crate::http::{self, Answer};
+use crate::node::Node;
+
+/// Uploads a component; the version. Other nodes may not be ready yet.
+pub async fn push(node: &Node, name: &str, component: &[u8], settings: &[(&str, &str)]) -> Result<String> {
+    let settings: Vec<_> = settings.iter().map(|(name, value)| format!("set.{name}={value}")).collect();
+    let path = format!("/v1/demo/plugins/{name}?{}", settings.join("&"));
+    let kind = [("Content-Type", "application/wasm")];
+    let answer = http::send(&node.admin, "POST", &path, Some(API_KEY), &kind, component).await?;
+    ensure!((200..300).contains(&answer.status), "{}: {}", answer.status, answer.text());
+    let answer = answer.json()?;
+    let version = answer["version"].as_str().with_context(|| answer.to_string())?;
+    Ok(version.to_owned())
+}
+
+/// Does something with a plugin: `activate`, `canary`, `rollback`, `deactivate`.
+pub async fn act(node: &Node, name: &str, what: &str, body: &Value) -> Result<Answer> {
+    http::post(&node.admin, &format!("/v1/demo/plugins/{name}/{what}"), Some(API_KEY), body).await
+}
+
+/// Switches a version on, once all nodes have it ready.
+pub async fn activate(node: &Node, name: &str, version: &str) -> Result<()> {
+    act_once_ready(node, name, "activate", &json!({ "version": version })).await
+}
+
+/// Does something with a plugin, once all nodes have ready what it takes.
+pub async fn act_once_ready(node: &Node, name: &str, what: &str, body: &Value) -> Result<()> {
+    eventually("a version that is ready everywhere", || async {
+        let answer = act(node, name, what, body).await.ok()?;
+        (answer.status == 200).then_some(())
+    })
+    .await
+}
+
+/// Uploads a component and switches it on; the version.
+pub async fn put_on(node: &Node, name: &str, component: &[u8], settings: &[(&str, &str)]) -> Result<String> {
+    let version = push(node, name, component, settings).await?;
+    activate(node, name, &version).await?;
+    Ok(version)
+}
+
+/// Switches a plugin off.
+pub async fn put_off(node: &Node, name: &str) -> Result<()> {
+    let answer = act(node, name, "deactivate", &json!({})).await?;
+    ensure!(answer.status == 200, "{}: {}", answer.status, answer.text());
+    Ok(())
+}
