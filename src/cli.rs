@@ -13,6 +13,7 @@ pub mod kick;
 pub mod lifetime;
 pub mod load;
 pub mod node;
+pub mod plugin;
 pub mod publish;
 pub mod token;
 

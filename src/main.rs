@@ -33,6 +33,7 @@ fn run(command: Command) -> Result<(), CliError> {
             cli::dlq::check(&args)?;
             cli::run_async(cli::dlq::run(args))
         }
+        Command::Plugin(args) => cli::run_async(cli::plugin::run(args)),
         Command::Kick(args) => cli::run_async(cli::kick::run(args)),
         Command::Drain(args) => cli::run_async(cli::drain::run(args)),
         // `main` has run it: it has exit codes of its own.

@@ -143,7 +143,9 @@ impl Refused {
 
     /// The same request may be carried out later.
     fn later(status: StatusCode, why: impl Display) -> Self {
-        Self(answer::retry_after(answer::error(status, why), COME_BACK))
+        let ms = u64::try_from(COME_BACK.as_millis()).unwrap_or(u64::MAX);
+        let body = json!({ "error": why.to_string(), "retry_after_ms": ms });
+        Self(answer::retry_after(answer::json(status, &body), COME_BACK))
     }
 }
 
@@ -206,8 +208,7 @@ fn compact(mut value: serde_json::Value) -> serde_json::Value {
 }
 
 fn no_such_action(what: &str) -> Refused {
-    let why = json!({
-        "error": format!("there is no {what:?} here: activate, canary, rollback, deactivate and replay there are"),
-    });
-    Refused(answer::json(StatusCode::NOT_FOUND, &why))
+    let why =
+        format!("there is no {what:?} here: activate, canary, rollback, deactivate and replay there are");
+    Refused::new(StatusCode::NOT_FOUND, why)
 }

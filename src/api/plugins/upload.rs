@@ -1,6 +1,6 @@
 //! `POST /v1/<tenant>/plugins/<name>`: a new version. Read, looked at, compiled, started, and then stored.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -271,7 +271,7 @@ impl Work {
 }
 
 fn failed(refused: Refused) -> Stage {
-    let body: BTreeMap<String, String> = serde_json::from_slice(refused.0.body()).unwrap_or_default();
-    let why = body.get("error").map_or("it failed", String::as_str);
-    Stage::Failed { status: refused.0.status().as_u16(), why: why.into() }
+    let body: serde_json::Value = serde_json::from_slice(refused.0.body()).unwrap_or_default();
+    let why = body["error"].as_str().unwrap_or("it failed").into();
+    Stage::Failed { status: refused.0.status().as_u16(), why }
 }
