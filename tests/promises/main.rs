@@ -13,6 +13,7 @@ mod harness;
 mod ingress;
 mod limits;
 mod outages;
+mod plugins_lifecycle;
 mod protocol_doc;
 mod publishing;
 mod queues;

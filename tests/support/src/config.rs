@@ -38,6 +38,7 @@ pub struct NodeConfig {
     has_admin: bool,
     cluster: BTreeMap<String, u64>,
     retention: BTreeMap<String, u64>,
+    plugins: BTreeMap<String, u64>,
     tenants: BTreeMap<String, TenantConfig>,
 }
 
@@ -47,6 +48,7 @@ pub struct TenantConfig {
     settings: Vec<String>,
     limits: BTreeMap<String, u64>,
     streams: Vec<String>,
+    plugins: Vec<String>,
     jwt: Vec<String>,
     extra_keys: Vec<String>,
     namespaces: BTreeMap<String, Vec<String>>,
@@ -93,6 +95,12 @@ impl NodeConfig {
         self
     }
 
+    /// Sets a number of `[plugins]`.
+    pub fn plugins(mut self, name: &str, value: u64) -> Self {
+        self.plugins.insert(name.into(), value);
+        self
+    }
+
     /// Uses this Redis.
     pub fn redis(mut self, url: &str) -> Self {
         self.redis = Some((url.into(), Vec::new()));
@@ -135,7 +143,9 @@ impl NodeConfig {
         }
         section(&mut toml, "limits", self.limits.iter().map(|(name, value)| format!("{name} = {value}")));
         section(&mut toml, "memory", self.memory.iter().map(|(name, value)| format!("{name} = {value}")));
-        for (name, values) in [("cluster", &self.cluster), ("retention", &self.retention)] {
+        let numbers =
+            [("cluster", &self.cluster), ("retention", &self.retention), ("plugins", &self.plugins)];
+        for (name, values) in numbers {
             section(&mut toml, name, values.iter().map(|(name, value)| format!("{name} = {value}")));
         }
         for (id, tenant) in &self.tenants {
@@ -163,6 +173,7 @@ impl Default for TenantConfig {
             settings: vec!["anonymous = true".into(), format!("api_key_hashes = [\"{hash}\"]")],
             limits: BTreeMap::new(),
             streams: Vec::new(),
+            plugins: Vec::new(),
             // No leeway: a test of expiry waits for it.
             jwt: vec!["leeway_s = 0".into()],
             extra_keys: Vec::new(),
@@ -184,6 +195,12 @@ impl TenantConfig {
         self
     }
 
+    /// Has the API keys of this line of `[tenants.<id>]`, and not [`API_KEY`].
+    pub fn replacing_keys(mut self, line: &str) -> Self {
+        self.settings.retain(|line| !line.starts_with("api_key_hashes"));
+        self.setting(line)
+    }
+
     /// A limit of this tenant.
     pub fn limit(mut self, name: &str, value: u64) -> Self {
         self.limits.insert(name.into(), value);
@@ -193,6 +210,12 @@ impl TenantConfig {
     /// A line of `[tenants.<id>.streams]`.
     pub fn streams(mut self, line: &str) -> Self {
         self.streams.push(line.into());
+        self
+    }
+
+    /// A line of `[tenants.<id>.plugins]`.
+    pub fn plugins(mut self, line: &str) -> Self {
+        self.plugins.push(line.into());
         self
     }
 
@@ -222,6 +245,7 @@ impl TenantConfig {
             self.limits.iter().map(|(name, value)| format!("{name} = {value}")),
         );
         section(toml, &format!("tenants.{id}.streams"), self.streams.iter().cloned());
+        section(toml, &format!("tenants.{id}.plugins"), self.plugins.iter().cloned());
         section(toml, &format!("tenants.{id}.jwt"), self.jwt.iter().cloned());
         let own = format!("kid = \"{KID}\"\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"");
         for key in std::iter::once(&own).chain(&self.extra_keys) {
