@@ -19,12 +19,14 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures_util::future::BoxFuture;
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{AdminToken, bearer};
 use super::answer::{self, Answer};
+use crate::backbone::BackboneError;
 use crate::domain::{NodeId, PluginName};
 use crate::plugin::catalog::CatalogError;
 use crate::plugin::rollout::{Rollout, Served};
@@ -48,8 +50,8 @@ const FOLLOWERS: usize = 64;
 /// Bytes of a body that is no upload.
 const BODY_BYTES: usize = 64 * 1024;
 
-/// Asks which nodes live.
-pub type Live = Arc<dyn Fn() -> Vec<NodeId> + Send + Sync>;
+/// Asks which nodes live now.
+pub type Live = Arc<dyn Fn() -> BoxFuture<'static, Result<Vec<NodeId>, BackboneError>> + Send + Sync>;
 
 /// What the routes are answered by.
 pub struct PluginsApi {
@@ -123,6 +125,12 @@ impl FromRequestParts<Arc<Shared>> for Caller {
         let name = param("name").map(PluginName::parse).transpose();
         let name = name.map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error))?;
         Ok(Self { tenant, served, name, what: param("what").map(str::to_owned) })
+    }
+}
+
+impl Shared {
+    async fn live(&self) -> Result<Vec<NodeId>, StoreError> {
+        Ok((self.api.live)().await?)
     }
 }
 

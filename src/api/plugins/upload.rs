@@ -195,8 +195,9 @@ pub(super) async fn upload(
 /// Waits until a version is ready everywhere, or known not to work somewhere, but not past `until`.
 async fn await_ready(shared: &Shared, tenant: &TenantId, name: &PluginName, id: ContentHash, until: Instant) {
     while Instant::now() < until {
-        if let Ok(reports) = shared.api.rollout.store().reports(tenant).await
-            && check(&reports, &(shared.api.live)(), name, id).err().is_none_or(|error| !error.is_retryable())
+        if let (Ok(reports), Ok(live)) =
+            (shared.api.rollout.store().reports(tenant).await, shared.live().await)
+            && check(&reports, &live, name, id).err().is_none_or(|error| !error.is_retryable())
         {
             return;
         }

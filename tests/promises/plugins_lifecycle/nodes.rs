@@ -80,8 +80,8 @@ async fn a_node_that_cannot_prepare_a_version_is_named_and_takes_traffic_all_the
         let one = &cluster.nodes[0];
         let first = push(one, "one").await?;
         activate(one, &first).await?;
-        // Too little memory for any compiler.
-        let poor = start(&cluster, config().plugins("compile_memory_bytes", 64 << 20), "poor").await?;
+        let small = TenantConfig::default().plugins("code_bytes = 1024");
+        let poor = start(&cluster, config().tenant("demo", small), "poor").await?;
         ensure!(poor.admin_get("/readyz").await?.status == 200, "it serves its sockets");
         let second = push(one, "two").await?;
         let failed = until_state(one, &second, "failed").await?;

@@ -132,7 +132,7 @@ async fn changes_at_the_same_time_come_one_after_the_other() {
         ensure!(seen["stages"] == other["stages"], "{seen} {other}");
         let from: Vec<_> =
             seen["stages"].as_array().into_iter().flatten().map(|stage| stage["from_ms"].as_u64()).collect();
-        ensure!(from.is_sorted() && from.len() == 8, "{from:?}");
+        ensure!(from.is_sorted_by(|a, b| a < b) && (5..=8).contains(&from.len()), "{from:?}");
         Ok(())
     })
     .await;
@@ -160,7 +160,7 @@ async fn what_cannot_be_switched_says_why() {
             ("probe/activate", json!({"percent": 5}), 400, "percent"),
             ("probe/activate", json!({"verison": "x"}), 400, "unknown field"),
             ("probe/canary", json!({}), 400, "say `percent`"),
-            ("probe/explode", json!({}), 404, "no \"explode\" here"),
+            ("probe/explode", json!({}), 404, "canary, rollback"),
             ("Probe/activate", json!({}), 400, "1 to 32 of a-z"),
             ("probe/replay", json!({"channel": "room:1", "count": 1001}), 400, "1 to 1000"),
             ("probe/replay", json!({"channel": "no channel"}), 400, "channel"),
