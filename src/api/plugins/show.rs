@@ -48,23 +48,23 @@ pub(super) async fn about(
 ) -> Result<Value, Refused> {
     let tenant = &caller.tenant.id;
     let upload = shared.api.uploads.stage(tenant, name, prefix);
-    if let Some((version, stage @ (Stage::Working | Stage::Failed { .. }), took)) = upload {
-        let mut about = json!({ "plugin": name, "version": version, "stored": false });
-        match stage {
-            Stage::Failed { why, .. } => {
-                about["state"] = "failed".into();
-                about["why"] = (*why).into();
-            }
-            _ => {
-                about["state"] = "preparing".into();
-                about["seconds"] = took.as_secs().into();
-            }
-        }
-        return Ok(about);
+    if let Some((version, Stage::Working, took)) = &upload {
+        let (seconds, state) = (took.as_secs(), "preparing");
+        return Ok(json!({
+            "plugin": name, "version": version, "stored": false, "state": state, "seconds": seconds,
+        }));
     }
     let store = shared.api.rollout.store();
     let catalog = store.catalog(tenant).await?;
-    let version = catalog.find(name, Some(prefix))?;
+    let version = match (catalog.find(name, Some(prefix)), upload) {
+        (Ok(version), _) => version,
+        (Err(_), Some((version, Stage::Failed { why, .. }, _))) => {
+            return Ok(json!({
+                "plugin": name, "version": version, "stored": false, "state": "failed", "why": why,
+            }));
+        }
+        (Err(error), _) => return Err(error.into()),
+    };
     let (reports, live) = (store.reports(tenant).await?, shared.live().await?);
     let nodes = nodes(shared, &catalog, (&reports, &live), name, version.version);
     let mut about = described(&catalog, name, version);
