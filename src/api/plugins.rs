@@ -116,7 +116,7 @@ impl FromRequestParts<Arc<Shared>> for Caller {
         // Who has no key learns nothing, not even which tenants there are.
         let allowed = tenant.as_ref().is_some_and(|tenant| answer::has_key(tenant, &parts.headers));
         if !allowed && !is_operator() {
-            return Err(Refused(answer::unauthorized()));
+            return Err(Refused(Box::new(answer::unauthorized())));
         }
         let served = tenant.as_ref().and_then(|tenant| api.rollout.served(&tenant.id));
         let (Some(tenant), Some(served)) = (tenant, served) else {
@@ -142,18 +142,18 @@ impl Caller {
 }
 
 /// A request that is not carried out, with its answer.
-struct Refused(Answer);
+struct Refused(Box<Answer>);
 
 impl Refused {
     fn new(status: StatusCode, why: impl Display) -> Self {
-        Self(answer::error(status, why))
+        Self(Box::new(answer::error(status, why)))
     }
 
     /// The same request may be carried out later.
     fn later(status: StatusCode, why: impl Display) -> Self {
         let ms = u64::try_from(COME_BACK.as_millis()).unwrap_or(u64::MAX);
         let body = json!({ "error": why.to_string(), "retry_after_ms": ms });
-        Self(answer::retry_after(answer::json(status, &body), COME_BACK))
+        Self(Box::new(answer::retry_after(answer::json(status, &body), COME_BACK)))
     }
 }
 
