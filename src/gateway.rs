@@ -158,7 +158,7 @@ impl Node {
         let (to_orders, orders): (Vec<_>, Vec<_>) =
             (0..count).map(|_| mpsc::channel::<Order<Session>>(ORDER_QUEUE)).unzip();
         let (record, members) = stages.membership();
-        let plugins = stages.plugins(&secret, members.clone())?;
+        let plugins = stages.plugins(&secret, record.subscribe()).await?;
         let directory = stages.directory(to_orders);
         let lifecycle = stages.admin(admin_listener, admin, directory.clone(), drain.clone(), &plugins);
         // What is on is ready before anything is shown to it.
@@ -394,11 +394,18 @@ impl<'a> Stages<'a> {
     }
 
     /// Tenants' plugins: where they run, and what keeps them as their catalogs say.
-    fn plugins(
+    async fn plugins(
         &mut self,
         secret: &ClusterSecret,
-        members: watch::Receiver<Arc<Members>>,
+        record: watch::Receiver<NodeRecord>,
     ) -> Result<PluginStage, StartError> {
+        let (backbone, node) = (self.backbone.clone(), self.node());
+        let live: Live = Arc::new(move || {
+            let (backbone, node, record) = (backbone.clone(), node.clone(), record.borrow().clone());
+            Box::pin(async move { membership::ask(&*backbone, &node, &record).await })
+        });
+        // Before it looks what is on: whoever switches something on from now on asks this node too.
+        live().await?;
         let (tell, cut_offs) = mpsc::channel(CUT_OFFS);
         let (backbone, metrics) = (self.backbone.clone(), self.metrics.clone());
         let services = Services { backbone, metrics, cut_offs: Some(tell) };
@@ -429,8 +436,6 @@ impl<'a> Stages<'a> {
         self.own(task);
         let uploads = Uploads::new(self.stop.clone());
         self.tasks.spawn(uploads.clone().end());
-        let live: Live =
-            Arc::new(move || members.borrow().nodes().iter().map(|node| node.id.clone()).collect());
         Ok(PluginStage { hooks: Plugins { tables, host: Some(host) }, rollout, uploads, live })
     }
 

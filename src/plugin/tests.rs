@@ -24,7 +24,7 @@ mod guests;
 mod uploads;
 
 /// The plugin of `plugins/probe`.
-const PROBE: &[u8] = include_bytes!("../../plugins/probe/probe.wasm");
+pub(super) const PROBE: &[u8] = include_bytes!("../../plugins/probe/probe.wasm");
 
 /// A host with a backbone in memory.
 pub(crate) struct Rig {
@@ -75,7 +75,7 @@ impl Rig {
     }
 }
 
-fn config() -> PluginsConfig {
+pub(super) fn config() -> PluginsConfig {
     PluginsConfig {
         workers: NonZeroUsize::new(2).unwrap(),
         instances: 16,
@@ -86,7 +86,7 @@ fn config() -> PluginsConfig {
 }
 
 /// Generous deadlines: other programs may need the processor too.
-fn settings(tenant: &str) -> Settings {
+pub(super) fn settings(tenant: &str) -> Settings {
     let second = Duration::from_secs(1);
     Settings {
         tenant: TenantId::parse(tenant).unwrap(),
@@ -106,7 +106,7 @@ fn impatient() -> Settings {
     Settings { limits, ..settings("acme") }
 }
 
-fn message(data: &str) -> Delivery {
+pub(super) fn message(data: &str) -> Delivery {
     Delivery {
         offset: Offset { ms: 1_700_000_000_123, seq: 4 },
         channel: "room:1".into(),
@@ -126,7 +126,7 @@ fn text(verdict: &Result<DeliverVerdict, Failure>) -> &str {
 }
 
 /// This test program compiles when it is called with the name of [`compiling_process`].
-fn compiler() -> CompileCommand {
+pub(super) fn compiler() -> CompileCommand {
     let arguments = ["--ignored", "--exact", "--nocapture", "plugin::tests::compiling_process", "--"];
     CompileCommand {
         program: std::env::current_exe().unwrap(),

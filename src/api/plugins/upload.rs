@@ -1,6 +1,6 @@
 //! `POST /v1/<tenant>/plugins/<name>`: a new version. Read, looked at, compiled, started, and then stored.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -195,8 +195,9 @@ pub(super) async fn upload(
 /// Waits until a version is ready everywhere, or known not to work somewhere, but not past `until`.
 async fn await_ready(shared: &Shared, tenant: &TenantId, name: &PluginName, id: ContentHash, until: Instant) {
     while Instant::now() < until {
-        if let Ok(reports) = shared.api.rollout.store().reports(tenant).await
-            && check(&reports, &(shared.api.live)(), name, id).err().is_none_or(|error| !error.is_retryable())
+        if let (Ok(reports), Ok(live)) =
+            (shared.api.rollout.store().reports(tenant).await, shared.live().await)
+            && check(&reports, &live, name, id).err().is_none_or(|error| !error.is_retryable())
         {
             return;
         }
@@ -271,7 +272,7 @@ impl Work {
 }
 
 fn failed(refused: Refused) -> Stage {
-    let body: BTreeMap<String, String> = serde_json::from_slice(refused.0.body()).unwrap_or_default();
-    let why = body.get("error").map_or("it failed", String::as_str);
-    Stage::Failed { status: refused.0.status().as_u16(), why: why.into() }
+    let body: serde_json::Value = serde_json::from_slice(refused.0.body()).unwrap_or_default();
+    let why = body["error"].as_str().unwrap_or("it failed").into();
+    Stage::Failed { status: refused.0.status().as_u16(), why }
 }
