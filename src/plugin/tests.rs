@@ -69,6 +69,13 @@ impl Rig {
         self.host.prepare(Bytes::copy_from_slice(bytes), &settings("acme")).await.unwrap_err()
     }
 
+    /// What plugins of the tenant `acme` have written to their standard output.
+    fn output(&self) -> Vec<String> {
+        let acme = TenantId::parse("acme").unwrap();
+        let (lines, _) = self.host.log(&acme, &settings("acme").limits).read(0);
+        lines.iter().filter(|line| &*line.context == "stdout").map(|line| line.message.to_string()).collect()
+    }
+
     fn count(&self, hook: Hook, outcome: PluginOutcome) -> u64 {
         let acme = TenantId::parse("acme").unwrap();
         self.metrics.tenant(&acme).plugin_calls.of(hook).of(outcome).get()

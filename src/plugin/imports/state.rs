@@ -7,6 +7,7 @@ use wasmtime::ResourceLimiter;
 use super::super::engine::{CORE_INSTANCES, MEMORIES, TABLE_ELEMENTS, TABLES};
 use super::super::facts::Facts;
 use super::super::log::{Level, TenantLog};
+use super::inert::Unsaid;
 use crate::backbone::Backbone;
 use crate::backbone::kv::KvStore;
 use crate::domain::{Offset, TenantId};
@@ -43,12 +44,13 @@ pub(in crate::plugin) struct HostState {
     pub(in crate::plugin) limiter: Limiter,
     /// Times that the guest may still make room for others until its deadline, where it does.
     pub(in crate::plugin) yields: u64,
+    pub(super) unsaid: Unsaid,
 }
 
 impl HostState {
     pub(in crate::plugin) fn new(environment: Arc<Environment>) -> Self {
         let limiter = Limiter { most: environment.memory_bytes, ..Limiter::default() };
-        Self { environment, call: CallContext::default(), limiter, yields: 0 }
+        Self { environment, call: CallContext::default(), limiter, yields: 0, unsaid: Unsaid::default() }
     }
 
     pub(in crate::plugin) fn now_ms(&self) -> u64 {
