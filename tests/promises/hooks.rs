@@ -15,6 +15,8 @@ mod versions;
 
 /// Does what messages say: `plugins/probe`.
 const PROBE: &[u8] = include_bytes!("../../plugins/probe/probe.wasm");
+/// Signed tokens with roles: `plugins/authenticator`.
+const AUTHENTICATOR: &[u8] = include_bytes!("../../plugins/authenticator/authenticator.wasm");
 /// Whispers: `plugins/personal-view`.
 const PERSONAL: &[u8] = include_bytes!("../../plugins/personal-view/personal-view.wasm");
 /// Prices by class: `plugins/price-by-class`.
