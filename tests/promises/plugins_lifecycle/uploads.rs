@@ -189,21 +189,25 @@ async fn only_the_tenants_keys_and_the_operators_open_its_plugins() {
 #[tokio::test]
 async fn one_upload_of_a_tenant_is_under_way_at_a_time() {
     proven(async {
-        use tokio::io::AsyncWriteExt as _;
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let (node, _backend) = embedded(config()).await?;
-        // One that never ends.
+        // One that never ends. The node asks for its body, so that it has been let in.
         let mut slow = tokio::net::TcpStream::connect(&node.admin).await?;
         let head = format!(
-            "POST /v1/demo/plugins/probe HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {API_KEY}\r\nContent-Length: 1000\r\n\r\n",
+            "POST /v1/demo/plugins/probe HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {API_KEY}\r\n\
+             Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n",
             node.admin
         );
         slow.write_all(head.as_bytes()).await?;
-        eventually("another one is turned away", || async {
-            let answer = upload(&node, "probe", PROBE).await.ok()?;
-            let is_busy = answer.status == 429 && answer.head.contains("retry-after:");
-            is_busy.then_some(())
-        })
-        .await?;
+        let mut asked = [0; 12];
+        slow.read_exact(&mut asked).await?;
+        ensure!(asked == *b"HTTP/1.1 100", "{asked:?}");
+        let turned_away = upload(&node, "probe", PROBE).await?;
+        ensure!(
+            turned_away.status == 429 && turned_away.head.contains("retry-after:"),
+            "{}",
+            turned_away.text()
+        );
         drop(slow);
         eventually("and taken when the first is over", || async {
             let answer = upload(&node, "probe", PROBE).await.ok()?;
