@@ -389,10 +389,17 @@ impl<'a> Stages<'a> {
         secret: &ClusterSecret,
         record: watch::Receiver<NodeRecord>,
     ) -> Result<Plugins, StartError> {
-        let (backbone, node) = (self.backbone.clone(), self.node());
+        let (backbone, node, stop) = (self.backbone.clone(), self.node(), self.stop.clone());
         let live: Live = Arc::new(move || {
             let (backbone, node, record) = (backbone.clone(), node.clone(), record.borrow().clone());
-            Box::pin(async move { membership::ask(&*backbone, &node, &record).await })
+            let is_over = stop.is_cancelled();
+            Box::pin(async move {
+                // To ask is to be known: a node that takes its record away must not put it there again.
+                match is_over {
+                    true => Err(BackboneError::Away("this node ends".into())),
+                    false => membership::ask(&*backbone, &node, &record).await,
+                }
+            })
         });
         // Before it looks what is on: whoever switches something on from now on asks this node too.
         live().await?;
