@@ -184,7 +184,8 @@ pub(super) async fn upload(
     let stage = waited.ok().and_then(Result::ok).map_or(Stage::Working, |stage| stage.clone());
     if let Stage::Failed { status, why } = stage {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        return Err(Refused::new(status, why));
+        let is_nodes = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+        return Err(if is_nodes { Refused::later(status, why) } else { Refused::new(status, why) });
     }
     if stage == Stage::Stored {
         await_ready(&shared, &tenant, &name, id, until).await;

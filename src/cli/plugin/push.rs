@@ -62,6 +62,11 @@ pub(super) async fn push(args: PushArgs) -> Result<()> {
     if about["state"] == "failed" {
         bail!("{}", about["why"].as_str().unwrap_or("the version cannot be prepared"));
     }
+    if about["state"] == "idle" && !args.activate {
+        bail!(
+            "another version of {name} was uploaded meanwhile: nodes prepare this one when it is activated"
+        );
+    }
     if args.activate {
         about["active"] = true.into();
         let on = ask_patiently(node, &format!("/{name}/activate"), &json!({ "version": version })).await?;

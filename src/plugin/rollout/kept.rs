@@ -8,6 +8,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::Served;
+use crate::backbone::backoff::Backoff;
 use crate::domain::PluginName;
 use crate::plugin::catalog::readiness::{Readiness, Report};
 use crate::plugin::catalog::{Catalog, SlotPlan, Version};
@@ -36,8 +37,9 @@ pub(super) struct Held {
     /// What prepares it.
     pub(super) task: Option<AbortHandle>,
     pub(super) began: Instant,
-    /// When to try once more.
+    /// When to try once more, and how long to wait after that.
     pub(super) again: Option<Instant>,
+    pub(super) backoff: Backoff,
 }
 
 impl Kept {

@@ -286,6 +286,48 @@ async fn a_version_that_keeps_failing_is_rolled_back_and_begins_anew_when_switch
 }
 
 #[tokio::test]
+async fn of_two_nodes_on_which_a_version_fails_one_rolls_it_back() {
+    let rig = Rig::new();
+    let two = Rig::over(rig.backbone.clone(), "two");
+    let good = rig.push("good").await;
+    for rig in [&rig, &two] {
+        assert!(rig.rollout.joined().await);
+        rig.is_ready(good).await;
+    }
+    rig.activate(good).await;
+    let bad = rig.push("bad").await;
+    rig.is_ready(bad).await;
+    two.is_ready(bad).await;
+    let from_ms = rig.activate(bad).await;
+    for _ in 0..25 {
+        for rig in [&rig, &two] {
+            rig.delivered(from_ms, "trap").await.unwrap_err();
+        }
+    }
+    let lines = || {
+        let Settings { limits, .. } = settings("acme");
+        let logs = [&rig, &two].map(|rig| rig.rollout.host().log(&acme(), &limits).read(0).0);
+        let is_told = |line: &&crate::plugin::log::Line| line.message.contains("rolled back");
+        logs.iter().flatten().filter(is_told).count()
+    };
+    until("one node says that it did", async || lines() == 1).await;
+    // Both have seen it when both know what is on: then nobody has anything left to do.
+    until("both know", async || {
+        let now_ms = rig.backbone.clock().now_ms() + 1_000;
+        let on = |rig: &Rig| {
+            let plugin = rig.tables.of(&acme())?.for_client(Hook::OnPublish, now_ms, b"who").cloned();
+            Some(Arc::ptr_eq(&plugin?, &rig.rollout.ready(&acme(), &name(), good)?))
+        };
+        on(&rig) == Some(true) && on(&two) == Some(true)
+    })
+    .await;
+    let catalog = rig.store.catalog(&acme()).await.unwrap();
+    assert_eq!((lines(), catalog.stages().len(), catalog.on(&name()).active), (1, 3, Some(good)));
+    two.end().await;
+    rig.end().await;
+}
+
+#[tokio::test]
 async fn all_is_read_again_after_everything_was_lost() {
     let rig = Rig::new();
     assert!(rig.rollout.joined().await);

@@ -113,3 +113,27 @@ async fn versions_outlive_a_restart_and_an_outage() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn nodes_agree_again_after_everything_was_lost() {
+    proven(async {
+        let mut cluster = Cluster::start(&config(), &[]).await?;
+        let version = push(&cluster.nodes[0], "one").await?;
+        activate(&cluster.nodes[1], &version).await?;
+        cluster.backend.flush_all().await?;
+        for node in &cluster.nodes {
+            eventually("there is nothing", || async {
+                get(node, "").await.ok().filter(|list| list["plugins"] == json!([]))
+            })
+            .await?;
+        }
+        let again = push(&cluster.nodes[1], "one").await?;
+        ensure!(again == version, "a version is what it is made of");
+        activate(&cluster.nodes[0], &again).await?;
+        for node in &cluster.nodes {
+            until_state(node, &version, "ready").await?;
+        }
+        Ok(())
+    })
+    .await;
+}
