@@ -10,6 +10,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::node::{ask, ask_patiently};
+use super::workshop::parse_setting;
 use super::{PluginNodeArgs, short};
 use crate::domain::PluginName;
 
@@ -27,19 +28,13 @@ pub struct PushArgs {
     /// The plugin's name.
     #[arg(long)]
     pub name: PluginName,
-    /// What it reads by wasi:config. May be repeated. Other settings make another version.
-    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
+    /// A setting that it reads by `wasi:config`; @FILE takes the value from a file, @@ is an @. May be repeated.
+    /// Other settings make another version.
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_setting)]
     pub settings: Vec<(String, String)>,
     /// Activate it once all nodes have it ready.
     #[arg(long)]
     pub activate: bool,
-}
-
-fn setting(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("must be NAME=VALUE".into()),
-    }
 }
 
 /// Uploads, and waits until all nodes have it ready.
@@ -100,12 +95,6 @@ fn progress(about: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn settings_are_pairs() {
-        assert_eq!(setting("a=b=c"), Ok(("a".into(), "b=c".into())));
-        assert!(setting("=b").is_err() && setting("a").is_err());
-    }
 
     #[test]
     fn progress_names_what_is_waited_for() {
