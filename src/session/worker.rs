@@ -248,23 +248,32 @@ impl Worker {
         Ok(())
     }
 
-    /// Another node has this task now.
+    /// Another node has this task now. A client that is away is not sent it when it comes back, and may
+    /// still say that it is done.
     pub fn on_lost(&mut self, offset: Offset) {
-        if let Some(place) = self.find(offset) {
-            self.holds[place].lost = true;
+        let Some(place) = self.find(offset) else { return };
+        match self.phase {
+            Phase::Open => self.holds[place].lost = true,
+            Phase::Opening(_) => drop(self.part_with(place)),
         }
     }
 
     fn give_back(&mut self, at: usize, place: usize, fx: &mut Effects) {
+        let held = self.part_with(place);
+        if !held.lost {
+            fx.push(Effect::Tell { worker: at, word: Word::Return(held.held()) });
+        }
+    }
+
+    /// Takes a task out that may still be acknowledged.
+    fn part_with(&mut self, place: usize) -> Holding {
         let held = self.holds.remove(place);
         self.full = false;
         if self.late.len() >= LATE {
             self.late.pop_front();
         }
         self.late.push_back(held.offset());
-        if !held.lost {
-            fx.push(Effect::Tell { worker: at, word: Word::Return(held.held()) });
-        }
+        held
     }
 
     /// Time passes: what is overdue goes back, so that another session may have it. A delivery counts only

@@ -155,6 +155,29 @@ async fn flushall_is_told_and_life_goes_on() {
 }
 
 #[tokio::test]
+async fn what_went_with_all_data_before_it_was_read_is_told() {
+    proven(async {
+        let mut cluster = Cluster::start(&NodeConfig::demo(), &[]).await?;
+        let mut reader = client(&cluster.nodes[0], &user("alice").listen("room:1")).await?;
+        reader.subscribed("room:1").await?;
+        let seen = cluster.backend.push("demo", "room:1", "seen").await?;
+        ensure!(reader.message().await?.offset == seen, "where the reader stands");
+        // The node is woken for a message that is gone when it looks.
+        cluster.nodes[0].sigstop()?;
+        cluster.backend.push("demo", "room:1", "never seen").await?;
+        cluster.backend.flush_all().await?;
+        cluster.nodes[0].sigcont()?;
+        // Nobody can name the offsets of what was lost: the end of all data covers them.
+        let gap = reader.expect("gap").await?;
+        ensure!(gap.text("reason") == "epoch" && gap.offset("after")? == seen, "{}", gap.0);
+        let next = cluster.backend.push("demo", "room:1", "next").await?;
+        ensure!(reader.message().await?.offset == next, "and life goes on");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn trimming_past_a_stalled_reader_is_a_gap_never_silence() {
     proven(async {
         // A small ring and large entries: what Redis has trimmed the node does not have either.

@@ -41,7 +41,7 @@ impl EpochKeeper {
             return Err(BackboneError::Away("the server is a replica, not a master".into()));
         }
         let epoch = match errors::checked(stored.unwrap_or_default())? {
-            Value::Nil => begin(connection).await?,
+            Value::Nil => begun(ask(connection, &beginning()).await?)?,
             stored => parse(stored)?,
         };
         let lacking = replication.is_some_and(|replication| self.note(replication));
@@ -79,6 +79,20 @@ impl EpochKeeper {
         !found.is_replica && seen.as_ref().is_none_or(|(id, _)| *id == found.id)
     }
 
+    /// Reads the epoch again: a stream that is gone may have gone with all others, and what it held is then told
+    /// as a loss of all, not only up to where somebody stood.
+    pub(super) async fn confirm(&self, link: &Link) -> Result<Epoch, BackboneError> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("GET").arg(EPOCH_KEY);
+        let stored = link.run(&pipe).await?.pop().unwrap_or_default();
+        let epoch = match errors::checked(stored)? {
+            Value::Nil => begun(link.run(&beginning()).await?)?,
+            stored => parse(stored)?,
+        };
+        self.take(epoch);
+        Ok(epoch)
+    }
+
     fn take(&self, epoch: Epoch) {
         let before = self.current.swap(epoch.0, Ordering::AcqRel);
         if before != 0 && before != epoch.0 {
@@ -100,11 +114,15 @@ impl EpochKeeper {
 }
 
 /// Begins the first epoch of this life, or learns the one that another node began just now.
-async fn begin(connection: &mut MultiplexedConnection) -> Result<Epoch, BackboneError> {
+fn beginning() -> redis::Pipeline {
     let mut pipe = redis::pipe();
     pipe.cmd("SET").arg(EPOCH_KEY).arg(Epoch::random().to_string()).arg("NX");
     pipe.cmd("GET").arg(EPOCH_KEY);
-    let answers = ask(connection, &pipe).await?;
+    pipe
+}
+
+/// Which one it is, by the answers to that.
+fn begun(answers: Vec<Value>) -> Result<Epoch, BackboneError> {
     errors::all_checked(&answers)?;
     parse(answers.into_iter().next_back().unwrap_or_default())
 }

@@ -112,6 +112,10 @@ async fn prove(
         tracing::warn!(stream = %read.stream, position = %read.after, "a stream ends before a position held");
         epoch = link.epochs().renew(link, epoch).await?;
     }
+    // It may have been removed alone, by the janitor or a backend, or with everything.
+    if verdict == Verdict::Gap && info.is_none() {
+        epoch = link.epochs().confirm(link).await?;
+    }
     let whole = verdict == Verdict::Whole;
     let (last, last_entry) = info.map_or((Offset::ZERO, None), |info| (info.last, info.last_entry));
     // Entries that came between the two looks must not be skipped by an end beyond them.

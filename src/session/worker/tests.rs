@@ -232,6 +232,28 @@ fn what_another_node_has_is_not_sent_again_but_may_be_done() {
     assert_eq!(rig.worker.interrupt(rig.now), Word::Pause(vec![]));
 }
 
+#[test]
+fn what_another_node_took_meanwhile_is_not_sent_to_who_comes_back() {
+    let mut rig = Rig::open(2);
+    rig.take(task(1));
+    rig.take(task(2));
+    // Tried as often as allowed: without the other node it would go back now, to be given up.
+    for _ in 0..LIMIT - 1 {
+        rig.now += Duration::from_secs(1);
+        let heard = rig.now;
+        rig.worker.interrupt(heard);
+        rig.reopen();
+    }
+    rig.said();
+    rig.now += Duration::from_secs(1);
+    let heard = rig.now;
+    rig.worker.interrupt(heard);
+    rig.worker.on_lost(offset(1));
+    rig.reopen();
+    assert_eq!(rig.said(), [Said::Subscribed, returned(2, LIMIT), Said::Told(Word::Want(2))]);
+    assert_eq!(rig.ack(1), Ok(vec![Said::Told(Word::Done(offset(1)))]), "it was done before");
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     /// The queue deals so many of the tasks that it may.
