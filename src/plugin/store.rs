@@ -9,9 +9,9 @@
 //!
 //! A change is decided at a moment `t` of the backbone's clock, which comes with the catalog that is read, and its
 //! stage begins at `t` + [`LEAD_MS`] at the earliest. The script that stores it looks at the same clock and does
-//! nothing after `t` + [`SLACK_MS`], however long the command was on its way. So a change that was stored at `c`
-//! begins at `c` + [`LEAD_MS`] − [`SLACK_MS`] or later. Whoever asks for the mark is told a moment `a` from just
-//! before: what it does not see was stored at `a` or later, and begins at `a` + [`KNOWN_MS`] or later, whatever its
+//! nothing after `t` + `SLACK_MS`, however long the command was on its way. So a change that was stored at `c`
+//! begins at `c` + [`LEAD_MS`] − `SLACK_MS` or later. Whoever asks for the mark is told a moment `a` from just
+//! before: what it does not see was stored at `a` or later, and begins at `a` + `KNOWN_MS` or later, whatever its
 //! own clock says. All stages *before* that moment are known once the catalogs were read, [`Marked::known_ms`].
 //! (A backbone whose clock is set back by more than the lead can break this, as it breaks the order of offsets.)
 
