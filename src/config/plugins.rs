@@ -22,7 +22,7 @@ pub struct PluginsConfig {
     pub instances: usize,
     /// Where machine code is kept between starts; `None`: in a folder that goes with the process.
     pub folder: Option<PathBuf>,
-    /// How long the compilation of one plugin may take.
+    /// How much of a processor the compilation of one plugin may take.
     pub compile_timeout: Duration,
     /// Memory that it may take.
     pub compile_memory: usize,

@@ -28,6 +28,9 @@ pub mod child;
 mod folder;
 mod load;
 
+/// The compiling process has the lowest priority, so it may take so many times the processor's time that it is
+/// given, by the clock.
+const PATIENCE: u32 = 10;
 /// How often the compiling process is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 /// Bytes of the HMAC that a file begins with.
@@ -163,7 +166,7 @@ impl Compiler {
         let mut child = self.spawn(&input, &output, &report).map_err(|error| {
             node(&format!("{} cannot be started: {error}", self.command.program.display()))
         })?;
-        match child.wait(self.timeout).await.map_err(|error| node(&error.to_string()))? {
+        match child.wait(self.timeout * PATIENCE).await.map_err(|error| node(&error.to_string()))? {
             Some(status) if status.success() => {
                 let code = tokio::fs::read(&output).await;
                 code.map(Into::into).map_err(|error| node(&error.to_string()))

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tidegate_support::config::{API_KEY, NodeConfig, TenantConfig};
 use tidegate_support::http::{self, Answer};
 use tidegate_support::node::Node;
+use tidegate_support::plugins::upload;
 use tidegate_support::redis_faults::Backend;
 use tidegate_support::{eventually, proven};
 
@@ -35,12 +36,6 @@ async fn push(node: &Node, greeting: &str) -> Result<String> {
     ensure!([201, 202].contains(&answer.status), "{} {}", answer.status, answer.text());
     let about = answer.json()?;
     Ok(about["version"].as_str().unwrap_or_default().to_owned())
-}
-
-async fn upload(node: &Node, path: &str, bytes: &[u8]) -> Result<Answer> {
-    let path = format!("/v1/demo/plugins/{path}");
-    http::send(&node.admin, "POST", &path, Some(API_KEY), &[("Content-Type", "application/wasm")], bytes)
-        .await
 }
 
 async fn get(node: &Node, path: &str) -> Result<Value> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use tidegate_support::plugins::upload_once;
 
 fn binary(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"))
@@ -202,7 +203,7 @@ async fn one_upload_of_a_tenant_is_under_way_at_a_time() {
         let mut asked = [0; 12];
         slow.read_exact(&mut asked).await?;
         ensure!(asked == *b"HTTP/1.1 100", "{asked:?}");
-        let turned_away = upload(&node, "probe", PROBE).await?;
+        let turned_away = upload_once(&node, "probe", PROBE).await?;
         ensure!(
             turned_away.status == 429 && turned_away.head.contains("retry-after:"),
             "{}",
@@ -210,7 +211,7 @@ async fn one_upload_of_a_tenant_is_under_way_at_a_time() {
         );
         drop(slow);
         eventually("and taken when the first is over", || async {
-            let answer = upload(&node, "probe", PROBE).await.ok()?;
+            let answer = upload_once(&node, "probe", PROBE).await.ok()?;
             [201, 202].contains(&answer.status).then_some(())
         })
         .await?;

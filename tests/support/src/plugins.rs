@@ -8,13 +8,28 @@ use crate::eventually;
 use crate::http::{self, Answer};
 use crate::node::Node;
 
+/// Uploads to `/v1/demo/plugins/<path>`, once no other upload of the tenant is under way: a node that still compiles
+/// one takes no second.
+pub async fn upload(node: &Node, path: &str, component: &[u8]) -> Result<Answer> {
+    eventually("leave to upload", || async {
+        let answer = upload_once(node, path, component).await;
+        answer.as_ref().map_or(true, |answer| answer.status != 429).then_some(answer)
+    })
+    .await?
+}
+
+/// Uploads at once, or is told to come again.
+pub async fn upload_once(node: &Node, path: &str, component: &[u8]) -> Result<Answer> {
+    let path = format!("/v1/demo/plugins/{path}");
+    let kind = [("Content-Type", "application/wasm")];
+    http::send(&node.admin, "POST", &path, Some(API_KEY), &kind, component).await
+}
+
 /// Uploads a component; the version. Other nodes may not be ready yet.
 pub async fn push(node: &Node, name: &str, component: &[u8], settings: &[(&str, &str)]) -> Result<String> {
     let settings: Vec<_> =
         settings.iter().map(|(name, value)| format!("set.{name}={}", encoded(value))).collect();
-    let path = format!("/v1/demo/plugins/{name}?{}", settings.join("&"));
-    let kind = [("Content-Type", "application/wasm")];
-    let answer = http::send(&node.admin, "POST", &path, Some(API_KEY), &kind, component).await?;
+    let answer = upload(node, &format!("{name}?{}", settings.join("&")), component).await?;
     ensure!((200..300).contains(&answer.status), "{}: {}", answer.status, answer.text());
     let answer = answer.json()?;
     let version = answer["version"].as_str().with_context(|| answer.to_string())?;
