@@ -79,7 +79,9 @@ fn streams(instance: &mut Instance<'_>) -> wasmtime::Result<()> {
         })?;
     for name in ["[method]output-stream.write", "[method]output-stream.blocking-write-and-flush"] {
         instance.func_wrap(name, |store: Store<'_>, (stream, bytes): (Handle, Vec<u8>)| -> Streamed<()> {
-            say(store.data(), stream.rep(), &bytes);
+            let (level, context) =
+                if stream.rep() == STDERR { (Level::Warn, "stderr") } else { (Level::Info, "stdout") };
+            store.data().environment.say(level, context, &bytes);
             Ok((Ok(()),))
         })?;
     }
@@ -87,13 +89,4 @@ fn streams(instance: &mut Instance<'_>) -> wasmtime::Result<()> {
         instance.func_wrap(name, |_: Store<'_>, (_,): (Handle,)| -> Streamed<()> { Ok((Ok(()),)) })?;
     }
     Ok(())
-}
-
-/// Output as lines of the log.
-fn say(state: &HostState, stream: u32, bytes: &[u8]) {
-    let (level, context) = if stream == STDERR { (Level::Warn, "stderr") } else { (Level::Info, "stdout") };
-    let text = String::from_utf8_lossy(bytes);
-    for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        state.log(level, context, line);
-    }
 }
