@@ -17,18 +17,25 @@ use crate::telemetry::events;
 pub(super) struct Tls(Arc<OnceCell<TlsConnector>>);
 
 impl Tls {
+    /// Trusts these and nobody else.
+    #[cfg(test)]
+    pub(super) fn trusting(roots: RootCertStore) -> Self {
+        Self(Arc::new(OnceCell::new_with(connector(roots).ok())))
+    }
+
     /// Shakes hands with a server. One whose certificate does not prove that it is this name is refused.
     pub(super) async fn connect(&self, name: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, Error> {
         let name = ServerName::try_from(name.to_owned()).map_err(|_| Error::HttpRequestUriInvalid)?;
         let connector = self.0.get_or_try_init(|| async {
-            let made = tokio::task::spawn_blocking(connector).await;
+            let made = tokio::task::spawn_blocking(|| connector(roots())).await;
             made.ok().and_then(Result::ok).ok_or(Error::ConfigurationError)
         });
         connector.await?.connect(name, stream).await.map_err(|error| refused(&error))
     }
 }
 
-fn connector() -> Result<TlsConnector, rustls::Error> {
+/// What this machine trusts.
+fn roots() -> RootCertStore {
     let found = rustls_native_certs::load_native_certs();
     if let Some(error) = found.errors.first() {
         events::plugin_tls_roots(error);
@@ -36,6 +43,10 @@ fn connector() -> Result<TlsConnector, rustls::Error> {
     let mut roots = RootCertStore::empty();
     // One that cannot be read vouches for nobody.
     roots.add_parsable_certificates(found.certs);
+    roots
+}
+
+fn connector(roots: RootCertStore) -> Result<TlsConnector, rustls::Error> {
     // By name and not by default, which only `main` has set.
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
