@@ -10,11 +10,14 @@ use tidegate_support::node::Node;
 mod classes;
 mod clients;
 mod messages;
+mod outside;
 mod routing;
 mod versions;
 
 /// Does what messages say: `plugins/probe`.
 const PROBE: &[u8] = include_bytes!("../../plugins/probe/probe.wasm");
+/// Asks a server who clients are: `plugins/http-authenticator`.
+const ASKS: &[u8] = include_bytes!("../../plugins/http-authenticator/http-authenticator.wasm");
 /// Whispers: `plugins/personal-view`.
 const PERSONAL: &[u8] = include_bytes!("../../plugins/personal-view/personal-view.wasm");
 /// Prices by class: `plugins/price-by-class`.

@@ -34,14 +34,19 @@ impl Url {
         let at = rest.find('/').unwrap_or(rest.len());
         let (authority, path) = rest.split_at(at);
         let path = if path.is_empty() { "/" } else { path };
-        (!authority.is_empty()).then(|| Self { scheme, authority: authority.to_owned(), path: path.to_owned() })
+        (!authority.is_empty()).then(|| Self {
+            scheme,
+            authority: authority.to_owned(),
+            path: path.to_owned(),
+        })
     }
 }
 
 /// Posts JSON and reads the answer. The node limits how long both take, and how long the answer is.
 pub fn post(url: &Url, json: &[u8]) -> Result<Response, String> {
     let length = json.len().to_string().into_bytes();
-    let headers = [("content-type".to_owned(), b"application/json".to_vec()), ("content-length".to_owned(), length)];
+    let headers =
+        [("content-type".to_owned(), b"application/json".to_vec()), ("content-length".to_owned(), length)];
     let headers = Fields::from_list(&headers).map_err(|error| format!("the headers: {error:?}"))?;
     let request = OutgoingRequest::new(headers);
     let set = request

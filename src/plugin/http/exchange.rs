@@ -4,6 +4,7 @@
 //! what a plugin does not read stays with the server. It ends when the body does, at its deadline, or when nobody
 //! holds the other end any more.
 
+use std::error::Error as _;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -198,9 +199,11 @@ fn of_connect(error: &io::Error) -> Error {
 }
 
 fn of_hyper(error: hyper::Error) -> Error {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    let is_cut = cause.is_some_and(|cause| cause.kind() == io::ErrorKind::UnexpectedEof);
     if error.is_parse_too_large() {
         Error::HttpResponseHeaderSectionSize(None)
-    } else if error.is_incomplete_message() {
+    } else if error.is_incomplete_message() || is_cut {
         Error::HttpResponseIncomplete
     } else if error.is_parse() {
         Error::HttpProtocolError
