@@ -91,7 +91,7 @@ impl HttpAccess {
         }
     }
 
-    /// Makes a request that may take as long as its call. Dropping the future, and then the response's body, ends
+    /// Makes a request for a call that has so much time. Dropping the future, and then the response's body, ends
     /// it. What is connected to is what was checked: the host in the URL; a `Host` header is made of the same.
     ///
     /// # Errors

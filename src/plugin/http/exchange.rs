@@ -41,7 +41,8 @@ pub(super) struct Target {
     pub(super) https: bool,
 }
 
-/// How long each step may take: what the plugin says, and no longer than its call.
+/// How long each step may take: what the plugin says, where that is less than it has. A call that waits ends at its own
+/// deadline and takes its requests along; twice that is for those that a plugin leaves behind.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
     connect: Duration,
@@ -53,12 +54,13 @@ pub(super) struct Patience {
 
 impl Patience {
     pub(super) fn new(options: RequestOptions, deadline: Duration) -> Self {
-        let most = |asked: Option<Duration>| asked.map_or(deadline, |asked| asked.min(deadline));
+        let whole = deadline.saturating_mul(2);
+        let most = |asked: Option<Duration>| asked.map_or(whole, |asked| asked.min(whole));
         Self {
             connect: most(options.connect_timeout),
             first_byte: most(options.first_byte_timeout),
             between_bytes: most(options.between_bytes_timeout),
-            whole: deadline,
+            whole,
         }
     }
 }
