@@ -72,5 +72,7 @@ fuzz: ## lets every decoder meet invented input, a minute each; FUZZ_SECONDS and
 plugins: ## builds the plugins in Rust and puts each beside its sources
 	scripts/build-plugins.sh
 
-plugins-check: ## the built plugins beside their sources are what these build
+plugins-check: ## the built plugins beside their sources are what these build; new plugins in Rust are built
 	scripts/build-plugins.sh --check
+	$(tests) --no-run
+	scripts/check-new-plugins.sh "$(CARGO_TARGET_DIR)/debug/tidegate"

@@ -23,6 +23,19 @@ trap 'exit 130' INT TERM
 
 "${CARGO:-cargo}" build --release --locked -p tidegate -p tidegate-bench >&2
 
+# Plugins in JavaScript and Python, which are too large to be kept beside their sources.
+guests="$CARGO_TARGET_DIR/guests"
+mkdir -p "$guests"
+for name in transformer-js transformer-py; do
+    if [[ ! -e "$guests/$name.wasm" || "plugins/$name" -nt "$guests/$name.wasm" ]]; then
+        tools="${TIDEGATE_TOOLS:-$CARGO_TARGET_DIR/tools}"
+        scripts/install-test-tools.sh guests >&2
+        TIDEGATE_JS_TOOLS="${TIDEGATE_JS_TOOLS:-$tools/guests-js}" \
+            TIDEGATE_COMPONENTIZE_PY="${TIDEGATE_COMPONENTIZE_PY:-$tools/guests-py/bin/componentize-py}" \
+            "$CARGO_TARGET_DIR/release/tidegate" plugin build "plugins/$name" --out "$guests/$name.wasm" >&2
+    fi
+done
+
 if ! command -v redis-server >/dev/null; then
     echo "redis-server is not installed: run \`sudo apt-get install -y redis-server\`" >&2
     exit 1
@@ -55,7 +68,7 @@ fi
 
 # In the background, so that a signal is handled here at once.
 "$CARGO_TARGET_DIR/release/tidegate-bench" run --node "$CARGO_TARGET_DIR/release/tidegate" \
-    --redis-port "$port" --redis-pid "$redis" --pids "$work/pids" "$@" &
+    --redis-port "$port" --redis-pid "$redis" --pids "$work/pids" --guests "$guests" "$@" &
 bench=$!
 touch "$work/pids/$bench"
 status=0

@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use crate::api::admin::{self, Admin, AdminToken, Hosts};
 use crate::api::drain::{self, Drain};
 use crate::api::health::{Health, Lifecycle};
-use crate::api::plugins::{self, Live, PluginsApi, Uploads};
 use crate::api::publish::Publishing;
 use crate::api::publish::sends::Sends;
 use crate::api::{resp, sessions};
@@ -34,12 +33,8 @@ use crate::delivery::{
 use crate::directory::{Directory, Order};
 use crate::domain::NodeId;
 use crate::domain::keys::SECRET_KEY;
-use crate::plugin::answers::AnswerLimits;
-use crate::plugin::compile::CompileCommand;
+use crate::plugin::Plugins;
 use crate::plugin::host::HostError;
-use crate::plugin::rollout::{AllServed, Rollout, RolloutParts, Served};
-use crate::plugin::store::PluginStore;
-use crate::plugin::{HostConfig, NewsDesk, PluginHost, Plugins, Services, Tables};
 use crate::router::secret::ShortSecret;
 use crate::router::{AffinityKey, ClusterSecret, Members, NodeRecord, ResumeTokens, membership};
 use crate::session::Session;
@@ -49,6 +44,10 @@ use crate::shard::{self, Env, Inlets};
 use crate::telemetry::{Metrics, events};
 use crate::tenants::Tenants;
 use crate::transport::listener::bind_shards;
+
+mod plugins;
+
+use plugins::PluginStage;
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -124,8 +123,6 @@ impl Started {
 const SHARD_QUEUE: usize = 1024;
 /// How long the node's own tasks have to end once the shards have, even where the deadline is over.
 const TASKS_END: Duration = Duration::from_millis(250);
-/// Plugins that were cut off and wait to be rolled back.
-const CUT_OFFS: usize = 64;
 /// Orders of the directory that wait for one shard.
 const ORDER_QUEUE: usize = 256;
 
@@ -158,7 +155,7 @@ impl Node {
         let (to_orders, orders): (Vec<_>, Vec<_>) =
             (0..count).map(|_| mpsc::channel::<Order<Session>>(ORDER_QUEUE)).unzip();
         let (record, members) = stages.membership();
-        let plugins = stages.plugins(&secret, members.clone())?;
+        let plugins = stages.plugins(&secret, record.subscribe()).await?;
         let directory = stages.directory(to_orders);
         let lifecycle = stages.admin(admin_listener, admin, directory.clone(), drain.clone(), &plugins);
         // What is on is ready before anything is shown to it.
@@ -260,14 +257,6 @@ fn join_shard(shard: ThreadHandle<io::Result<()>>) {
     }
 }
 
-/// What a node has of its tenants' plugins.
-struct PluginStage {
-    hooks: Plugins,
-    rollout: Rollout,
-    uploads: Uploads,
-    live: Live,
-}
-
 /// The stages of a node while it is put together, and what all of them share.
 struct Stages<'a> {
     config: &'a Config,
@@ -321,12 +310,6 @@ impl<'a> Stages<'a> {
         let (upstream, task) = Upstream::spawn(backbone, self.node(), tenants, metrics, self.stop.clone());
         self.own(task);
         upstream
-    }
-
-    fn news(&mut self) -> NewsDesk {
-        let (news, task) = NewsDesk::open(self.stop.clone());
-        self.own(task);
-        news
     }
 
     fn queues(&mut self, shards: Vec<mpsc::Sender<Delivery>>, shaper: Arc<Shaper>) -> QueuesHandle {
@@ -393,47 +376,6 @@ impl<'a> Stages<'a> {
         directory
     }
 
-    /// Tenants' plugins: where they run, and what keeps them as their catalogs say.
-    fn plugins(
-        &mut self,
-        secret: &ClusterSecret,
-        members: watch::Receiver<Arc<Members>>,
-    ) -> Result<PluginStage, StartError> {
-        let (tell, cut_offs) = mpsc::channel(CUT_OFFS);
-        let (backbone, metrics) = (self.backbone.clone(), self.metrics.clone());
-        let services = Services { backbone, metrics, cut_offs: Some(tell) };
-        let host = HostConfig {
-            plugins: self.config.plugins.clone(),
-            compiler: CompileCommand::this_program()?,
-            key: secret.signing_key("compiled plugins").into(),
-        };
-        let host = Arc::new(PluginHost::start(host, services)?);
-        let served: AllServed = self
-            .config
-            .tenants
-            .iter()
-            .map(|(id, tenant)| {
-                let answers = AnswerLimits {
-                    payload_bytes: tenant.limits.payload_bytes,
-                    targets: tenant.limits.publish_targets,
-                };
-                (id.clone(), Served { limits: tenant.plugins.clone(), answers })
-            })
-            .collect();
-        // The tenants of a node stay as they are until its end.
-        let (_, served) = watch::channel(Arc::new(served));
-        let store = PluginStore::new(self.backbone.clone());
-        let parts = RolloutParts { host: Arc::clone(&host), store, node: self.node(), served, cut_offs };
-        let (keeper, tables) = Tables::new(0);
-        let (rollout, task) = Rollout::spawn(parts, keeper, self.stop.clone());
-        self.own(task);
-        let uploads = Uploads::new(self.stop.clone());
-        self.tasks.spawn(uploads.clone().end());
-        let live: Live =
-            Arc::new(move || members.borrow().nodes().iter().map(|node| node.id.clone()).collect());
-        Ok(PluginStage { hooks: Plugins { tables, host: Some(host) }, rollout, uploads, live })
-    }
-
     /// What operators and the tenants' developers use. It says that the node starts until it is told otherwise.
     fn admin(
         &mut self,
@@ -452,15 +394,7 @@ impl<'a> Stages<'a> {
             hosts: Hosts::new(address, []),
         };
         let routes = sessions::router(directory, self.tenants.clone()).merge(drain::router(drain));
-        let tenants = plugins::router(PluginsApi {
-            rollout: plugins.rollout.clone(),
-            tables: plugins.hooks.tables.clone(),
-            tenants: self.tenants.clone(),
-            token,
-            live: plugins.live.clone(),
-            uploads: plugins.uploads.clone(),
-            stop: self.stop.clone(),
-        });
+        let tenants = plugins.routes(&self.tenants, token, self.stop.clone());
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             if let Err(error) = admin::serve(listener, admin, routes, tenants, stop).await {

@@ -32,6 +32,7 @@ use crate::telemetry::{Metrics, events};
 use crate::tenants::Tenants;
 use crate::transport::listener;
 
+mod admit;
 mod asking;
 mod connect;
 mod cursors;
@@ -43,6 +44,7 @@ mod hub;
 mod line;
 mod perform;
 mod refuse;
+mod requests;
 mod seat;
 mod state;
 pub mod waiting;

@@ -51,6 +51,9 @@ pub struct RunArgs {
     /// That Redis' process, whose processor time is measured.
     #[arg(long, value_name = "PID")]
     pub redis_pid: u32,
+    /// Folder of the plugins that are not kept beside their sources.
+    #[arg(long, value_name = "DIR")]
+    pub guests: PathBuf,
     /// Folder for a file named by the pid of each process that runs.
     #[arg(long, value_name = "DIR")]
     pub pids: PathBuf,
@@ -77,6 +80,10 @@ pub enum Part {
     Retention,
     /// Calls of plugins, new instances and their memory.
     Plugins,
+    /// Fan-out with a plugin beside fan-out without.
+    Shaped,
+    /// Delivery beside another tenant's plugin that misbehaves.
+    Isolation,
 }
 
 impl RunArgs {

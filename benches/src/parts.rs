@@ -12,11 +12,13 @@ use crate::report::Report;
 
 mod calm;
 mod codec;
+mod isolation;
 mod memory;
 mod plugins;
 mod pressure;
 mod reconnect;
 mod retention;
+mod shaped;
 mod stalled;
 mod unicast;
 
@@ -27,7 +29,7 @@ type Measure = fn(&RunArgs, &mut Report) -> Result<()>;
 pub fn run(args: &RunArgs) -> Result<()> {
     rlimit::increase_nofile_limit(u64::MAX)?;
     let mut report = Report::default();
-    let parts: [(Part, Measure); 9] = [
+    let parts: [(Part, Measure); 11] = [
         (Part::Memory, memory::run),
         (Part::Calm, calm::run),
         (Part::Pressure, pressure::run),
@@ -37,15 +39,21 @@ pub fn run(args: &RunArgs) -> Result<()> {
         (Part::Codec, codec::run),
         (Part::Retention, retention::run),
         (Part::Plugins, plugins::run),
+        (Part::Shaped, shaped::run),
+        (Part::Isolation, isolation::run),
     ];
-    for (part, measure) in parts {
-        if args.wants(part) {
-            eprintln!("measuring: {part:?}");
-            measure(args, &mut report).with_context(|| format!("measuring {part:?}"))?;
+    let mut failed = Ok(());
+    for (part, measure) in parts.into_iter().filter(|(part, _)| args.wants(*part)) {
+        eprintln!("measuring: {part:?}");
+        failed = measure(args, &mut report).with_context(|| format!("measuring {part:?}"));
+        if failed.is_err() {
+            break;
         }
     }
+    // What was measured before a part failed is worth having.
     let text = if args.json { report.json()? + "\n" } else { report.table() };
-    std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")
+    std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")?;
+    failed
 }
 
 /// The log of the room that everybody is in.

@@ -1,9 +1,10 @@
 //! The processes of a measurement: nodes and herds of clients. Each ends when its owner is dropped.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::SocketAddr;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -11,6 +12,7 @@ use tidegate::config::DEMO_JWT_SECRET;
 
 use crate::args::RunArgs;
 use crate::herd::{Answer, Order};
+use crate::host::pause;
 
 /// A child that is killed when dropped, with its pid on file as long as it runs.
 struct Owned {
@@ -44,19 +46,31 @@ const CONFIG: &str = r#"
 accept_per_s = 0
 [tenants.demo]
 anonymous = true
+api_key_hashes = ["c48a01f49fd0f2cc404bc3cbbc80e91457a3d41bb429a695243de4c61794155c"]
 [[tenants.demo.jwt.keys]]
 algorithm = "HS256"
 secret = "SECRET"
 [tenants.demo.namespaces.room]
 [tenants.demo.namespaces.live]
 kind = "live"
+[tenants.noisy]
+anonymous = true
+api_key_hashes = ["c48a01f49fd0f2cc404bc3cbbc80e91457a3d41bb429a695243de4c61794155c"]
+[tenants.noisy.namespaces.room]
 "#;
+/// The key of both tenants.
+const API_KEY: &str = "demo-key";
+
+/// How long a plugin may take to be ready.
+const READY: Duration = Duration::from_secs(60);
 
 /// A running node with a tenant `demo`.
 pub struct Node {
     process: Owned,
     /// Where clients connect.
     pub http: SocketAddr,
+    /// Where operators and developers connect.
+    pub admin: SocketAddr,
     /// Where backends connect, where the backbone is embedded.
     pub resp: Option<SocketAddr>,
     _stdout: BufReader<ChildStdout>,
@@ -90,14 +104,62 @@ impl Node {
         let address = |name: &str| -> Option<SocketAddr> {
             line.split_whitespace().find_map(|word| word.strip_prefix(name))?.parse().ok()
         };
-        let Some(http) = address("http=") else { bail!("the node did not get ready: {line:?}") };
-        Ok(Self { process, http, resp: address("resp="), _stdout: stdout })
+        let (Some(http), Some(admin)) = (address("http="), address("admin=")) else {
+            bail!("the node did not get ready: {line:?}");
+        };
+        Ok(Self { process, http, admin, resp: address("resp="), _stdout: stdout })
+    }
+
+    /// Switches a plugin on for a tenant.
+    pub fn put_on(&self, tenant: &str, component: &[u8]) -> Result<()> {
+        let path = format!("/v1/{tenant}/plugins/plugin");
+        self.post(&path, component)?;
+        let until = Instant::now() + READY;
+        loop {
+            match self.post(&format!("{path}/activate"), b"") {
+                Err(error) if Instant::now() > until => return Err(error),
+                Err(_) => pause(Duration::from_millis(100)),
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    fn post(&self, path: &str, body: &[u8]) -> Result<()> {
+        let mut socket = TcpStream::connect(self.admin)?;
+        let (host, length) = (self.admin, body.len());
+        write!(
+            socket,
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {API_KEY}\r\n\
+             Content-Length: {length}\r\nConnection: close\r\n\r\n"
+        )?;
+        socket.write_all(body)?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        if !answer.starts_with("HTTP/1.1 2") {
+            bail!("{path}: {answer}");
+        }
+        Ok(())
+    }
+
+    /// A client of an anonymous user of a tenant in one channel, as a process that prints what it gets to nobody.
+    pub fn listener(&self, args: &RunArgs, tenant: &str, channel: &str) -> Result<Listener> {
+        let url = format!("http://{}", self.http);
+        let mut command = Command::new(&args.node);
+        command.args(["client", "--url", &url, "--tenant", tenant, "--channel", channel]);
+        let silent = || Stdio::null();
+        command.stdin(silent()).stdout(silent()).stderr(silent());
+        Ok(Listener { _process: Owned::start(&mut command, args)? })
     }
 
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.process.child.id()
     }
+}
+
+/// A client that only listens.
+pub struct Listener {
+    _process: Owned,
 }
 
 /// A process full of clients.

@@ -18,7 +18,8 @@ EMAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+", re.ASCII)
 class OnDeliver(exports.OnDeliver):
     def on_deliver(self, message: Message) -> Verdict:
         try:
-            value = json.loads(message.data)
+            # As text: for bytes `json` would look for codecs, and files to load them from there are none.
+            value = json.loads(message.data.decode())
         except ValueError:
             # No JSON: not ours to change.
             return Verdict_Accept()

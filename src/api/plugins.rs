@@ -19,12 +19,14 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures_util::future::BoxFuture;
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{AdminToken, bearer};
 use super::answer::{self, Answer};
+use crate::backbone::BackboneError;
 use crate::domain::{NodeId, PluginName};
 use crate::plugin::catalog::CatalogError;
 use crate::plugin::rollout::{Rollout, Served};
@@ -48,8 +50,8 @@ const FOLLOWERS: usize = 64;
 /// Bytes of a body that is no upload.
 const BODY_BYTES: usize = 64 * 1024;
 
-/// Asks which nodes live.
-pub type Live = Arc<dyn Fn() -> Vec<NodeId> + Send + Sync>;
+/// Asks which nodes live now.
+pub type Live = Arc<dyn Fn() -> BoxFuture<'static, Result<Vec<NodeId>, BackboneError>> + Send + Sync>;
 
 /// What the routes are answered by.
 pub struct PluginsApi {
@@ -114,7 +116,7 @@ impl FromRequestParts<Arc<Shared>> for Caller {
         // Who has no key learns nothing, not even which tenants there are.
         let allowed = tenant.as_ref().is_some_and(|tenant| answer::has_key(tenant, &parts.headers));
         if !allowed && !is_operator() {
-            return Err(Refused(answer::unauthorized()));
+            return Err(Refused(Box::new(answer::unauthorized())));
         }
         let served = tenant.as_ref().and_then(|tenant| api.rollout.served(&tenant.id));
         let (Some(tenant), Some(served)) = (tenant, served) else {
@@ -126,6 +128,12 @@ impl FromRequestParts<Arc<Shared>> for Caller {
     }
 }
 
+impl Shared {
+    async fn live(&self) -> Result<Vec<NodeId>, StoreError> {
+        Ok((self.api.live)().await?)
+    }
+}
+
 impl Caller {
     fn name(&self) -> Result<&PluginName, Refused> {
         // Routes without a name do not ask.
@@ -134,16 +142,18 @@ impl Caller {
 }
 
 /// A request that is not carried out, with its answer.
-struct Refused(Answer);
+struct Refused(Box<Answer>);
 
 impl Refused {
     fn new(status: StatusCode, why: impl Display) -> Self {
-        Self(answer::error(status, why))
+        Self(Box::new(answer::error(status, why)))
     }
 
     /// The same request may be carried out later.
     fn later(status: StatusCode, why: impl Display) -> Self {
-        Self(answer::retry_after(answer::error(status, why), COME_BACK))
+        let ms = u64::try_from(COME_BACK.as_millis()).unwrap_or(u64::MAX);
+        let body = json!({ "error": why.to_string(), "retry_after_ms": ms });
+        Self(Box::new(answer::retry_after(answer::json(status, &body), COME_BACK)))
     }
 }
 
@@ -206,8 +216,7 @@ fn compact(mut value: serde_json::Value) -> serde_json::Value {
 }
 
 fn no_such_action(what: &str) -> Refused {
-    let why = json!({
-        "error": format!("there is no {what:?} here: activate, canary, rollback, deactivate and replay there are"),
-    });
-    Refused(answer::json(StatusCode::NOT_FOUND, &why))
+    let why =
+        format!("there is no {what:?} here: activate, canary, rollback, deactivate and replay there are");
+    Refused::new(StatusCode::NOT_FOUND, why)
 }

@@ -10,7 +10,7 @@ use crate::domain::{ChannelName, DeviceId, Offset, SessionId, TenantId, UserId};
 use crate::protocol::Codec;
 
 use super::lifetime::Lifetime;
-use super::plugin::PluginArgs;
+use super::plugin::{PLUGIN_EXAMPLES, PluginArgs};
 
 /// Push messages to WebSocket clients from Redis Streams.
 ///
@@ -68,6 +68,9 @@ pub enum Command {
     /// Look at dead letters, send them again, or remove them.
     #[command(after_help = DLQ_EXAMPLES)]
     Dlq(DlqArgs),
+    /// Write, build and try plugins, upload them, switch their versions, and see what they do.
+    #[command(after_help = PLUGIN_EXAMPLES)]
+    Plugin(PluginArgs),
     /// End sessions on a node; their clients are told not to come back with them.
     ///
     /// Sessions of the one node that is asked are found, not those of other nodes.
@@ -76,8 +79,6 @@ pub enum Command {
     /// Send a node's clients elsewhere and end it, as SIGTERM does.
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(DrainArgs),
-    /// Write, build and try a tenant's plugin.
-    Plugin(PluginArgs),
     /// Compile a plugin, as a node has a process of its own do.
     #[command(hide = true)]
     CompilePlugin(CompilePluginArgs),
@@ -510,7 +511,7 @@ pub struct DlqPurgeArgs {
     pub yes: bool,
 }
 
-const DEFAULT_ADMIN_URL: &str = "http://127.0.0.1:8081";
+pub(super) const DEFAULT_ADMIN_URL: &str = "http://127.0.0.1:8081";
 const DRAIN_EXAMPLES: &str = "\
 Examples:
   TIDEGATE_KEY=$ADMIN_TOKEN tidegate drain
@@ -530,4 +531,4 @@ pub struct DrainArgs {
 }
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
-const DEFAULT_TENANT: &str = crate::config::DEMO_TENANT;
+pub(super) const DEFAULT_TENANT: &str = crate::config::DEMO_TENANT;

@@ -18,11 +18,26 @@ pub async fn call(
     key: &Secret,
     body: Option<&Value>,
 ) -> Result<(StatusCode, Value)> {
+    let body = body.map(|body| ("application/json", body.to_string().into_bytes()));
+    call_with(method, url, path, key, body).await
+}
+
+/// The same with a body of any content type.
+///
+/// # Errors
+/// When nothing answers there. Dropping the future may leave done what was asked for.
+pub async fn call_with(
+    method: Method,
+    url: &str,
+    path: &str,
+    key: &Secret,
+    body: Option<(&'static str, Vec<u8>)>,
+) -> Result<(StatusCode, Value)> {
     let base = url.trim_end_matches('/');
     let client = reqwest::Client::builder().no_proxy().build().context("no HTTP client")?;
     let mut request = client.request(method, format!("{base}{path}")).bearer_auth(key.expose());
-    if let Some(body) = body {
-        request = request.header(header::CONTENT_TYPE, "application/json").body(body.to_string());
+    if let Some((kind, body)) = body {
+        request = request.header(header::CONTENT_TYPE, kind).body(body);
     }
     let answer =
         request.send().await.with_context(|| format!("cannot reach {base}: is the node running there?"))?;

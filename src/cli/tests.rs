@@ -71,6 +71,13 @@ fn misuse_is_told_with_exit_code_2() {
         ("tidegate kick --key k --user a --session 0gQyAqEYQXaTZJ7Tyqvv4w", "cannot be used with"),
         ("tidegate kick --key k --device phone", "--user"),
         ("tidegate kick --key k --session alice", "22 characters"),
+        ("tidegate plugin new x", "--lang"),
+        ("tidegate plugin new X --lang rust", "beginning with a letter"),
+        ("tidegate plugin new x --lang cobol", "rust, js, python"),
+        ("tidegate plugin new x --lang js --hook on-lunch", "on-deliver-class"),
+        ("tidegate plugin test x.wasm --set x", "NAME=VALUE"),
+        ("tidegate plugin test x.wasm --set x=@/nowhere/at/all", "/nowhere/at/all"),
+        ("tidegate plugin check x.wasm --deadline-ms 0", "--deadline-ms"),
     ] {
         let (text, code) = misuse(line);
         assert!(text.contains(says) && code == 2, "{line}: {code}\n{text}");

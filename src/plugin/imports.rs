@@ -18,6 +18,7 @@ mod clocks;
 mod context;
 mod inert;
 mod keyvalue;
+mod output;
 mod settings;
 mod state;
 mod wasi;

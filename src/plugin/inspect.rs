@@ -158,6 +158,12 @@ impl Rejection {
     pub fn is_nodes(&self) -> bool {
         matches!(self, Self::Node(_))
     }
+
+    /// Whether a node that is busy, or has less than others, may be to blame as much as the component.
+    pub fn is_perhaps_nodes(&self) -> bool {
+        self.is_nodes()
+            || matches!(self, Self::CompileTime(_) | Self::CompileMemory(_) | Self::DoesNotStart(_))
+    }
 }
 
 /// Looks at uploaded bytes.

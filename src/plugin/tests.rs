@@ -25,7 +25,7 @@ mod http;
 mod uploads;
 
 /// The plugin of `plugins/probe`.
-const PROBE: &[u8] = include_bytes!("../../plugins/probe/probe.wasm");
+pub(super) const PROBE: &[u8] = include_bytes!("../../plugins/probe/probe.wasm");
 
 /// A host with a backbone in memory.
 pub(crate) struct Rig {
@@ -70,13 +70,20 @@ impl Rig {
         self.host.prepare(Bytes::copy_from_slice(bytes), &settings("acme")).await.unwrap_err()
     }
 
+    /// What plugins of the tenant `acme` have written to their standard output.
+    fn output(&self) -> Vec<String> {
+        let acme = TenantId::parse("acme").unwrap();
+        let (lines, _) = self.host.log(&acme, &settings("acme").limits).read(0);
+        lines.iter().filter(|line| &*line.context == "stdout").map(|line| line.message.to_string()).collect()
+    }
+
     fn count(&self, hook: Hook, outcome: PluginOutcome) -> u64 {
         let acme = TenantId::parse("acme").unwrap();
         self.metrics.tenant(&acme).plugin_calls.of(hook).of(outcome).get()
     }
 }
 
-fn config() -> PluginsConfig {
+pub(super) fn config() -> PluginsConfig {
     PluginsConfig {
         workers: NonZeroUsize::new(2).unwrap(),
         instances: 16,
@@ -87,7 +94,7 @@ fn config() -> PluginsConfig {
 }
 
 /// Generous deadlines: other programs may need the processor too.
-fn settings(tenant: &str) -> Settings {
+pub(super) fn settings(tenant: &str) -> Settings {
     let second = Duration::from_secs(1);
     Settings {
         tenant: TenantId::parse(tenant).unwrap(),
@@ -107,7 +114,7 @@ fn impatient() -> Settings {
     Settings { limits, ..settings("acme") }
 }
 
-fn message(data: &str) -> Delivery {
+pub(super) fn message(data: &str) -> Delivery {
     Delivery {
         offset: Offset { ms: 1_700_000_000_123, seq: 4 },
         channel: "room:1".into(),
@@ -127,7 +134,7 @@ fn text(verdict: &Result<DeliverVerdict, Failure>) -> &str {
 }
 
 /// This test program compiles when it is called with the name of [`compiling_process`].
-fn compiler() -> CompileCommand {
+pub(super) fn compiler() -> CompileCommand {
     let arguments = ["--ignored", "--exact", "--nocapture", "plugin::tests::compiling_process", "--"];
     CompileCommand {
         program: std::env::current_exe().unwrap(),

@@ -133,6 +133,21 @@ pub fn start(
     (seen, tokio::spawn(keeper.run(stop)))
 }
 
+/// Asks the backbone itself who lives, this node included, which is thereby known to the others. What
+/// [`start`] tells may be a period behind, and nodes whose records are not understood are not in it.
+pub async fn ask(
+    backbone: &dyn Backbone,
+    node: &NodeId,
+    record: &NodeRecord,
+) -> Result<Vec<NodeId>, BackboneError> {
+    let records = backbone.heartbeat(node, &json(record), LEASE).await?;
+    Ok(records.into_iter().map(|(node, _)| node).collect())
+}
+
+fn json(record: &NodeRecord) -> String {
+    serde_json::to_string(record).expect("a record of text and numbers is valid JSON")
+}
+
 /// The state of the membership task.
 struct Keeper {
     backbone: Arc<dyn Backbone>,
@@ -171,7 +186,7 @@ impl Keeper {
     /// One heartbeat. Dropped before it resolves, it may or may not have renewed the lease.
     async fn beat(&mut self) {
         let record = self.record.borrow_and_update().clone();
-        let json = serde_json::to_string(&record).expect("a record of text and numbers is valid JSON");
+        let json = json(&record);
         let beat = self.backbone.heartbeat(&self.node, &json, LEASE);
         let answer = timeout(PATIENCE, beat)
             .await

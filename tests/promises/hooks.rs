@@ -18,6 +18,8 @@ mod versions;
 const PROBE: &[u8] = include_bytes!("../../plugins/probe/probe.wasm");
 /// Asks a server who clients are: `plugins/http-authenticator`.
 const ASKS: &[u8] = include_bytes!("../../plugins/http-authenticator/http-authenticator.wasm");
+/// Signed tokens with roles: `plugins/authenticator`.
+const AUTHENTICATOR: &[u8] = include_bytes!("../../plugins/authenticator/authenticator.wasm");
 /// Whispers: `plugins/personal-view`.
 const PERSONAL: &[u8] = include_bytes!("../../plugins/personal-view/personal-view.wasm");
 /// Prices by class: `plugins/price-by-class`.

@@ -15,6 +15,7 @@ mod ingress;
 mod limits;
 mod outages;
 mod plugins_examples;
+mod plugins_lifecycle;
 mod protocol_doc;
 mod publishing;
 mod queues;

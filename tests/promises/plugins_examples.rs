@@ -3,8 +3,11 @@
 //!
 //! Each example has its own `samples.jsonl`; `tidegate plugin test` shows them to it.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 
 use serde_json::Value;
 use tidegate_support::server::Server;
@@ -25,6 +28,20 @@ fn kept(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 
+/// Proves that kept machine code was made by these tests.
+const CODE_KEY: [u8; 32] = *b"code which these tests have made";
+
+/// Where compiled code is kept, with its key, for hosts here and for `tidegate plugin`.
+fn code() -> PathBuf {
+    static CODE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let folder = kept("plugin-code");
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder).unwrap();
+        std::fs::write(folder.join("key"), CODE_KEY).unwrap();
+        folder
+    });
+    CODE.clone()
+}
+
 /// A component of `plugins/`, as it is committed.
 fn committed(name: &str) -> PathBuf {
     path(&format!("plugins/{name}/{name}.wasm"))
@@ -33,7 +50,7 @@ fn committed(name: &str) -> PathBuf {
 /// `tidegate plugin …`.
 fn plugin(arguments: &[&str]) -> Output {
     let mut command = Command::new(TIDEGATE);
-    command.arg("plugin").args(arguments).env("TIDEGATE_PLUGIN_CACHE", kept("plugin-code"));
+    command.arg("plugin").args(arguments).env("TIDEGATE_PLUGIN_CACHE", code());
     command.output().expect("the binary under test is there")
 }
 

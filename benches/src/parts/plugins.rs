@@ -1,11 +1,11 @@
-//! What plugins cost: a call, a new instance, the memory of one. In this process, with the plugin of
-//! `plugins/probe`, in Rust.
+//! What plugins cost: a call, a new instance, the memory of one, by the language they are written in. In this
+//! process.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use tidegate::backbone::embedded::Embedded;
 use tidegate::backbone::wake::DirtySet;
@@ -24,7 +24,8 @@ use crate::host::resident;
 use crate::redis::PAYLOAD;
 use crate::report::{Budget, Report};
 
-const PROBE: &[u8] = include_bytes!("../../../plugins/probe/probe.wasm");
+/// A plugin in Rust with every hook.
+pub(super) const PROBE: &[u8] = include_bytes!("../../../plugins/probe/probe.wasm");
 /// Messages of one batch: what the feed hands over under load.
 const BATCH: usize = 100;
 
@@ -33,32 +34,67 @@ pub fn run(args: &RunArgs, report: &mut Report) -> Result<()> {
     runtime.block_on(measure(args, report))
 }
 
+/// A plugin, and a message that it has something to do with.
+struct Guest {
+    language: &'static str,
+    component: Bytes,
+    data: String,
+    /// How many of the calls that the one in Rust gets it is given: others are slower.
+    part: usize,
+}
+
 async fn measure(args: &RunArgs, report: &mut Report) -> Result<()> {
     let host = host(args)?;
-    let began = Instant::now();
-    let prepared = host.prepare(Bytes::from_static(PROBE), &settings(u32::MAX)?).await?;
-    report.note("plugin in Rust: compile, link, start", began.elapsed().as_secs_f64() * 1e3, "ms");
+    let built = |name: &str| -> Result<Bytes> {
+        let file = args.guests.join(name).with_extension("wasm");
+        Ok(std::fs::read(&file).with_context(|| format!("{} was not built", file.display()))?.into())
+    };
+    let json = format!(r#"{{"text":"{}"}}"#, "x".repeat(PAYLOAD - 11));
+    let guests = [
+        Guest { language: "Rust", component: PROBE.into(), data: format!("{:PAYLOAD$}", "upper"), part: 1 },
+        Guest { language: "JavaScript", component: built("transformer-js")?, data: json.clone(), part: 20 },
+        Guest { language: "Python", component: built("transformer-py")?, data: json, part: 20 },
+    ];
+    for guest in guests {
+        language(&host, args, report, guest).await?;
+    }
+    Ok(())
+}
 
-    let rounds = args.size(1_000, 100);
+/// What a plugin in one language costs.
+async fn language(host: &PluginHost, args: &RunArgs, report: &mut Report, guest: Guest) -> Result<()> {
+    let Guest { language, component, data, part } = guest;
+    let what = |text: &str| format!("plugin in {language}: {text}");
+    let began = Instant::now();
+    let prepared = host.prepare(component, &settings(u32::MAX)?).await?;
+    report.note(what("compile, link, start"), began.elapsed().as_secs_f64() * 1e3, "ms");
+    report.note(what("compiled size"), prepared.compiled_bytes as f64 / 1024.0, "KiB");
+
+    let rounds = args.size(1_000, 100) / part;
     let reused = host.bind(Arc::clone(&prepared), settings(u32::MAX)?);
-    let plain = best_of(&host, &reused, rounds, "plain").await?;
-    let what = format!("plugin in Rust: on-deliver of {PAYLOAD} bytes, accepted");
-    report.hold(what, plain, "ns", Budget::Most(1_000.0));
-    let upper = best_of(&host, &reused, rounds, "upper").await?;
-    report.note(format!("plugin in Rust: on-deliver of {PAYLOAD} bytes, replaced"), upper, "ns");
+    // What only a plugin in Rust can hold.
+    let is_rust = part == 1;
+    let replaced = best_of(host, &reused, rounds, &data).await?;
+    let mut call = replaced;
+    if is_rust {
+        call = best_of(host, &reused, rounds, &format!("{:PAYLOAD$}", "plain")).await?;
+        let accepted = what(&format!("on-deliver of {PAYLOAD} bytes, accepted"));
+        report.hold(accepted, call, "ns", Budget::Most(1_000.0));
+    }
+    report.note(what(&format!("on-deliver of {PAYLOAD} bytes, replaced")), replaced, "ns");
 
     let anew = host.bind(Arc::clone(&prepared), settings(1)?);
-    let fresh = best_of(&host, &anew, rounds / 20, "plain").await?;
-    report.hold(
-        "plugin in Rust: new instance and its first call",
-        (fresh - plain) / 1e3,
-        "µs",
-        Budget::Most(20.0),
-    );
-
-    let one = publish(&host, &reused, rounds * 10).await?;
-    report.note("plugin in Rust: on-publish through a worker and back, one at a time", one / 1e3, "µs");
-    memory(&host, &prepared, report).await
+    let fresh = best_of(host, &anew, (rounds / 20).max(1), &data).await?;
+    let (first, fresh) = (what("new instance and its first call"), (fresh - call) / 1e3);
+    match is_rust {
+        true => report.hold(first, fresh, "us", Budget::Most(20.0)),
+        false => report.note(first, fresh, "us"),
+    }
+    if is_rust {
+        let one = publish(host, &reused, rounds * 10).await?;
+        report.note(what("on-publish through a worker and back, one at a time"), one / 1e3, "us");
+    }
+    memory(host, &prepared, report, &data, &what("memory of an instance that was called"), 500 / part).await
 }
 
 fn host(args: &RunArgs) -> Result<PluginHost> {
@@ -92,17 +128,17 @@ fn settings(instance_calls: u32) -> Result<Settings> {
 }
 
 /// Nanoseconds a message, in batches.
-async fn best_of(host: &PluginHost, plugin: &Arc<Plugin>, rounds: usize, word: &str) -> Result<f64> {
+async fn best_of(host: &PluginHost, plugin: &Arc<Plugin>, rounds: usize, data: &str) -> Result<f64> {
     let mut best = f64::INFINITY;
     for _ in 0..5 {
-        best = best.min(deliver(host, plugin, rounds, word).await?);
+        best = best.min(deliver(host, plugin, rounds, data).await?);
     }
     Ok(best)
 }
 
-async fn deliver(host: &PluginHost, plugin: &Arc<Plugin>, rounds: usize, word: &str) -> Result<f64> {
+async fn deliver(host: &PluginHost, plugin: &Arc<Plugin>, rounds: usize, data: &str) -> Result<f64> {
     let channel: Arc<str> = "room:1".into();
-    let data = Bytes::from(format!("{word:PAYLOAD$}"));
+    let data = Bytes::copy_from_slice(data.as_bytes());
     let message = |n: usize| Delivery {
         offset: Offset { ms: n as u64, seq: 0 },
         channel: Arc::clone(&channel),
@@ -133,20 +169,22 @@ async fn publish(host: &PluginHost, plugin: &Arc<Plugin>, calls: usize) -> Resul
 }
 
 /// Many plugins, each with one instance that has been called.
-async fn memory(host: &PluginHost, prepared: &Arc<Prepared>, report: &mut Report) -> Result<()> {
-    const INSTANCES: usize = 500;
+async fn memory(
+    host: &PluginHost,
+    prepared: &Arc<Prepared>,
+    report: &mut Report,
+    data: &str,
+    what: &str,
+    instances: usize,
+) -> Result<()> {
     let before = resident(std::process::id())?;
-    let mut plugins = Vec::with_capacity(INSTANCES);
-    for _ in 0..INSTANCES {
+    let mut plugins = Vec::with_capacity(instances);
+    for _ in 0..instances {
         let plugin = host.bind(Arc::clone(prepared), settings(u32::MAX)?);
-        deliver(host, &plugin, 1, "upper").await?;
+        deliver(host, &plugin, 1, data).await?;
         plugins.push(plugin);
     }
     let more = resident(std::process::id())?.saturating_sub(before);
-    report.note(
-        "plugin in Rust: memory of an instance that was called",
-        more as f64 / 1024.0 / INSTANCES as f64,
-        "KiB",
-    );
+    report.note(what, more as f64 / 1024.0 / instances as f64, "KiB");
     Ok(())
 }

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     fn why(refused: Refused) -> String {
-        String::from_utf8(refused.0.into_body().to_vec()).unwrap()
+        String::from_utf8(refused.0.body().to_vec()).unwrap()
     }
 
     #[test]

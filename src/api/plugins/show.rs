@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::upload::Stage;
 use super::{Caller, Outcome, Refused, Shared, State, compact, ok};
-use crate::domain::PluginName;
+use crate::domain::{NodeId, PluginName};
 use crate::plugin::ContentHash;
 use crate::plugin::catalog::readiness::{Readiness, Reports};
 use crate::plugin::catalog::{Catalog, Version};
@@ -14,11 +14,11 @@ use crate::plugin::hooks::Hook;
 pub(super) async fn list(axum::extract::State(shared): State, caller: Caller) -> Outcome {
     let store = shared.api.rollout.store();
     let catalog = store.catalog(&caller.tenant.id).await?;
-    let reports = store.reports(&caller.tenant.id).await?;
+    let (reports, live) = (store.reports(&caller.tenant.id).await?, shared.live().await?);
     let plugins = catalog.plugins().iter().map(|(name, entry)| {
         let versions = entry.versions.iter().map(|version| {
             let mut about = described(&catalog, name, version);
-            about["nodes"] = nodes(&shared, &catalog, &reports, name, version.version).into();
+            about["nodes"] = nodes(&shared, &catalog, (&reports, &live), name, version.version).into();
             about
         });
         json!({ "name": name, "versions": versions.collect::<Vec<_>>() })
@@ -48,25 +48,25 @@ pub(super) async fn about(
 ) -> Result<Value, Refused> {
     let tenant = &caller.tenant.id;
     let upload = shared.api.uploads.stage(tenant, name, prefix);
-    if let Some((version, stage @ (Stage::Working | Stage::Failed { .. }), took)) = upload {
-        let mut about = json!({ "plugin": name, "version": version, "stored": false });
-        match stage {
-            Stage::Failed { why, .. } => {
-                about["state"] = "failed".into();
-                about["why"] = (*why).into();
-            }
-            _ => {
-                about["state"] = "preparing".into();
-                about["seconds"] = took.as_secs().into();
-            }
-        }
-        return Ok(about);
+    if let Some((version, Stage::Working, took)) = &upload {
+        let (seconds, state) = (took.as_secs(), "preparing");
+        return Ok(json!({
+            "plugin": name, "version": version, "stored": false, "state": state, "seconds": seconds,
+        }));
     }
     let store = shared.api.rollout.store();
     let catalog = store.catalog(tenant).await?;
-    let version = catalog.find(name, Some(prefix))?;
-    let reports = store.reports(tenant).await?;
-    let nodes = nodes(shared, &catalog, &reports, name, version.version);
+    let version = match (catalog.find(name, Some(prefix)), upload) {
+        (Ok(version), _) => version,
+        (Err(_), Some((version, Stage::Failed { why, .. }, _))) => {
+            return Ok(json!({
+                "plugin": name, "version": version, "stored": false, "state": "failed", "why": why,
+            }));
+        }
+        (Err(error), _) => return Err(error.into()),
+    };
+    let (reports, live) = (store.reports(tenant).await?, shared.live().await?);
+    let nodes = nodes(shared, &catalog, (&reports, &live), name, version.version);
     let mut about = described(&catalog, name, version);
     let is = |state: &str| nodes.values().find(|node| node["state"] == state);
     let state = ["failed", "preparing", "idle"].into_iter().find(|state| is(state).is_some());
@@ -104,14 +104,14 @@ fn described(catalog: &Catalog, name: &PluginName, version: &Version) -> Value {
 fn nodes(
     shared: &Shared,
     catalog: &Catalog,
-    reports: &Reports,
+    (reports, live): (&Reports, &[NodeId]),
     name: &PluginName,
     version: ContentHash,
 ) -> Map<String, Value> {
     let now_ms = shared.api.rollout.store().backbone().clock().now_ms();
     let wanted = catalog.is_wanted(name, version);
-    let said = (shared.api.live)().into_iter().map(|node| {
-        let readiness = reports.get(&node).and_then(|report| report.versions.get(&version));
+    let said = live.iter().map(|node| {
+        let readiness = reports.get(node).and_then(|report| report.versions.get(&version));
         let said = match readiness {
             _ if !wanted => json!({ "state": "idle" }),
             Some(Readiness::Ready) => json!({ "state": "ready" }),

@@ -1,6 +1,6 @@
 //! `POST /v1/<tenant>/plugins/<name>`: a new version. Read, looked at, compiled, started, and then stored.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -186,7 +186,8 @@ pub(super) async fn upload(
     let stage = waited.ok().and_then(Result::ok).map_or(Stage::Working, |stage| stage.clone());
     if let Stage::Failed { status, why } = stage {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        return Err(Refused::new(status, why));
+        let is_nodes = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+        return Err(if is_nodes { Refused::later(status, why) } else { Refused::new(status, why) });
     }
     if stage == Stage::Stored {
         await_ready(&shared, &tenant, &name, id, until).await;
@@ -197,8 +198,9 @@ pub(super) async fn upload(
 /// Waits until a version is ready everywhere, or known not to work somewhere, but not past `until`.
 async fn await_ready(shared: &Shared, tenant: &TenantId, name: &PluginName, id: ContentHash, until: Instant) {
     while Instant::now() < until {
-        if let Ok(reports) = shared.api.rollout.store().reports(tenant).await
-            && check(&reports, &(shared.api.live)(), name, id).err().is_none_or(|error| !error.is_retryable())
+        if let (Ok(reports), Ok(live)) =
+            (shared.api.rollout.store().reports(tenant).await, shared.live().await)
+            && check(&reports, &live, name, id).err().is_none_or(|error| !error.is_retryable())
         {
             return;
         }
@@ -273,7 +275,7 @@ impl Work {
 }
 
 fn failed(refused: Refused) -> Stage {
-    let body: BTreeMap<String, String> = serde_json::from_slice(refused.0.body()).unwrap_or_default();
-    let why = body.get("error").map_or("it failed", String::as_str);
-    Stage::Failed { status: refused.0.status().as_u16(), why: why.into() }
+    let body: serde_json::Value = serde_json::from_slice(refused.0.body()).unwrap_or_default();
+    let why = body["error"].as_str().unwrap_or("it failed").into();
+    Stage::Failed { status: refused.0.status().as_u16(), why }
 }

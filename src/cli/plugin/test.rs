@@ -99,9 +99,10 @@ impl Trial {
             let before = shop.busy();
             let outcome = ask(shop, question).await;
             times.push(shop.cost_since(before).await);
-            first.get_or_insert(outcome);
+            // What is said again and again is shown once.
+            first.get_or_insert_with(|| (outcome, shop.log.read(said).0));
         }
-        let outcome = first.context("each sample is asked at least once")?;
+        let (outcome, log) = first.context("each sample is asked at least once")?;
         times.sort_unstable();
         let met = match (&sample.expect, &outcome) {
             (None, _) => true,
@@ -115,7 +116,7 @@ impl Trial {
             unmet: if met { None } else { sample.expect.clone() },
             took: times[times.len() / 2],
             memory_bytes: shop.plugin.memory_bytes(),
-            log: shop.log.read(said).0,
+            log,
         })
     }
 
@@ -170,6 +171,15 @@ async fn ask(shop: &Workshop, question: Question) -> Result<Verdict, Failure> {
     })
 }
 
+/// Text in one line: what a guest wrote must not reach the terminal as it is.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { plain.extend(c.escape_debug()) } else { plain.push(c) }
+    }
+    plain
+}
+
 fn table(trials: &[Trial]) -> String {
     let mut text = format!("{:<19} {:<9} {:>8} {:>10}  answer\n", "hook", "verdict", "µs", "memory");
     for trial in trials {
@@ -188,8 +198,7 @@ fn table(trials: &[Trial]) -> String {
         }
         for line in &trial.log {
             let context = if line.context.is_empty() { String::new() } else { format!("{}: ", line.context) };
-            let message: String = line.message.escape_debug().collect();
-            let _ = writeln!(text, "    {} {context}{message}", line.level.word());
+            let _ = writeln!(text, "    {} {context}{}", line.level.word(), plain(&line.message));
         }
     }
     text

@@ -5,7 +5,7 @@ use wasmtime::component::Resource;
 use wasmtime::{StoreContextMut, bail};
 
 use super::super::contract::StreamError;
-use super::super::log::Level;
+use super::output::Stream;
 use super::{HostState, Inert, Instance};
 
 /// What a write to an output takes at once.
@@ -78,12 +78,17 @@ fn streams(instance: &mut Instance<'_>) -> wasmtime::Result<()> {
             Ok((Ok(WRITE_BYTES),))
         })?;
     for name in ["[method]output-stream.write", "[method]output-stream.blocking-write-and-flush"] {
-        instance.func_wrap(name, |store: Store<'_>, (stream, bytes): (Handle, Vec<u8>)| -> Streamed<()> {
-            let (level, context) =
-                if stream.rep() == STDERR { (Level::Warn, "stderr") } else { (Level::Info, "stdout") };
-            store.data().environment.say(level, context, &bytes);
-            Ok((Ok(()),))
-        })?;
+        instance.func_wrap(
+            name,
+            |mut store: Store<'_>, (stream, bytes): (Handle, Vec<u8>)| -> Streamed<()> {
+                let state = store.data_mut();
+                match stream.rep() {
+                    STDERR => state.stderr.say(&state.environment, Stream::Stderr, &bytes),
+                    _ => state.stdout.say(&state.environment, Stream::Stdout, &bytes),
+                }
+                Ok((Ok(()),))
+            },
+        )?;
     }
     for name in ["[method]output-stream.flush", "[method]output-stream.blocking-flush"] {
         instance.func_wrap(name, |_: Store<'_>, (_,): (Handle,)| -> Streamed<()> { Ok((Ok(()),)) })?;

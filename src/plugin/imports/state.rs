@@ -9,6 +9,7 @@ use super::super::engine::{CORE_INSTANCES, MEMORIES, TABLE_ELEMENTS, TABLES};
 use super::super::facts::Facts;
 use super::super::http::HttpAccess;
 use super::super::log::{Level, TenantLog};
+use super::output::{Stream, Unsaid};
 use super::wasi::Wasi;
 use crate::backbone::Backbone;
 use crate::backbone::kv::KvStore;
@@ -35,14 +36,6 @@ impl Environment {
     pub(super) fn log(&self, level: Level, context: &str, message: &str) {
         self.log.add(self.backbone.clock().now_ms(), &self.name, level, context, message);
     }
-
-    /// Output as lines of the log.
-    pub(super) fn say(&self, level: Level, context: &str, bytes: &[u8]) {
-        let text = String::from_utf8_lossy(bytes);
-        for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            self.log(level, context, line);
-        }
-    }
 }
 
 /// What is known of the call that is under way.
@@ -66,13 +59,16 @@ pub(in crate::plugin) struct HostState {
     pub(in crate::plugin) deadline: Duration,
     /// Only of a component that imports `wasi:http`, and only once it has called something of WASI.
     pub(super) wasi: Option<Box<Wasi>>,
+    pub(super) stdout: Unsaid,
+    pub(super) stderr: Unsaid,
 }
 
 impl HostState {
     pub(in crate::plugin) fn new(environment: Arc<Environment>) -> Self {
         let limiter = Limiter { most: environment.memory_bytes, ..Limiter::default() };
+        let (stdout, stderr) = Default::default();
         let call = CallContext::default();
-        Self { environment, call, limiter, yields: 0, deadline: Duration::ZERO, wasi: None }
+        Self { environment, call, limiter, yields: 0, deadline: Duration::ZERO, wasi: None, stdout, stderr }
     }
 
     pub(in crate::plugin) fn now_ms(&self) -> u64 {
@@ -81,6 +77,13 @@ impl HostState {
 
     pub(super) fn log(&self, level: Level, context: &str, message: &str) {
         self.environment.log(level, context, message);
+    }
+}
+
+impl Drop for HostState {
+    fn drop(&mut self) {
+        self.stdout.end(&self.environment, Stream::Stdout);
+        self.stderr.end(&self.environment, Stream::Stderr);
     }
 }
 

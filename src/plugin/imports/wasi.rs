@@ -6,7 +6,7 @@
 
 use std::future::ready;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use wasmtime_wasi_http::{
 
 use super::super::log::Level;
 use super::clocks::RANDOM_BYTES;
+use super::output::{Stream, Unsaid};
 use super::{Environment, HostState};
 
 /// Resources of the host's that an instance may hold.
@@ -62,10 +63,10 @@ pub(super) struct Wasi {
 
 impl Wasi {
     fn new(environment: &Arc<Environment>) -> Box<Self> {
-        let output = |level, context| Output { environment: Arc::clone(environment), level, context };
+        let output = |stream| Output(Arc::new(Written::new(environment, stream)));
         let context = WasiCtx::builder()
-            .stdout(output(Level::Info, "stdout"))
-            .stderr(output(Level::Warn, "stderr"))
+            .stdout(output(Stream::Stdout))
+            .stderr(output(Stream::Stderr))
             .wall_clock(Clock(Arc::clone(environment)))
             .max_random_size(RANDOM_BYTES)
             .allow_tcp(false)
@@ -153,17 +154,33 @@ impl HostWallClock for Clock {
     }
 }
 
-/// Standard output or standard error: lines of the tenant's log.
+/// Standard output or standard error, one for all handles that a guest has of it.
 #[derive(Clone)]
-struct Output {
+struct Output(Arc<Written>);
+
+struct Written {
     environment: Arc<Environment>,
-    level: Level,
-    context: &'static str,
+    stream: Stream,
+    unsaid: Mutex<Unsaid>,
+}
+
+impl Written {
+    fn new(environment: &Arc<Environment>, stream: Stream) -> Self {
+        Self { environment: Arc::clone(environment), stream, unsaid: Mutex::default() }
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        let unsaid = self.unsaid.get_mut().unwrap_or_else(PoisonError::into_inner);
+        unsaid.end(&self.environment, self.stream);
+    }
 }
 
 impl Output {
     fn say(&self, bytes: &[u8]) {
-        self.environment.say(self.level, self.context, bytes);
+        let Written { environment, stream, unsaid } = &*self.0;
+        unsaid.lock().unwrap_or_else(PoisonError::into_inner).say(environment, *stream, bytes);
     }
 }
 

@@ -8,9 +8,10 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::Served;
+use crate::backbone::backoff::Backoff;
 use crate::domain::PluginName;
 use crate::plugin::catalog::readiness::{Readiness, Report};
-use crate::plugin::catalog::{Catalog, On, Version};
+use crate::plugin::catalog::{Catalog, SlotPlan, Version};
 use crate::plugin::host::Plugin;
 use crate::plugin::prepare::ContentHash;
 use crate::plugin::tables::{Canary, Slot, Stage, Table};
@@ -36,8 +37,9 @@ pub(super) struct Held {
     /// What prepares it.
     pub(super) task: Option<AbortHandle>,
     pub(super) began: Instant,
-    /// When to try once more.
+    /// When to try once more, and how long to wait after that.
     pub(super) again: Option<Instant>,
+    pub(super) backoff: Backoff,
 }
 
 impl Kept {
@@ -91,13 +93,20 @@ impl Kept {
         (on.len(), on.iter().filter(|key| is_open(key)).count())
     }
 
-    /// Versions that the newest stage of this catalog has on and the one of `before` had not.
+    /// Versions that a stage switches on which `before` had not: perhaps after they had been switched off.
     pub(super) fn newly_on(&self, before: &Catalog) -> Vec<(PluginName, ContentHash)> {
+        let known_ms = before.stages().last().map_or(0, |stage| stage.from_ms);
         let mut newly = Vec::new();
-        for name in self.catalog.plugins().keys() {
-            let (was, is): (On, On) = (before.on(name), self.catalog.on(name));
-            let new = is.versions().filter(|version| was.versions().all(|old| old != *version));
-            newly.extend(new.map(|version| (name.clone(), version)));
+        let mut was: &[SlotPlan] = &[];
+        for stage in self.catalog.stages() {
+            let slots = stage.slots.iter().filter(|_| stage.from_ms > known_ms);
+            for SlotPlan { plugin, on } in slots {
+                let mut old = was.iter().filter(|slot| slot.plugin == *plugin).map(|slot| slot.on);
+                let old = old.next().unwrap_or_default();
+                let new = on.versions().filter(|version| old.versions().all(|old| old != *version));
+                newly.extend(new.map(|version| (plugin.clone(), version)));
+            }
+            was = &stage.slots;
         }
         newly
     }

@@ -71,6 +71,7 @@ async fn once(
         // Another push may bring them.
         error => failed(error.to_string(), true),
     })?;
+    // Another node has compiled and started it, or it would not be stored.
     let prepared = shared.host.prepare(bytes, settings).await;
-    prepared.map_err(|rejection| failed(rejection.to_string(), rejection.is_nodes()))
+    prepared.map_err(|rejection| failed(rejection.to_string(), rejection.is_perhaps_nodes()))
 }

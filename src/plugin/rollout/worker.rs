@@ -15,6 +15,7 @@ use super::kept::{Held, Kept};
 use super::preparing::{AT_ONCE, Outcome, prepare};
 use super::{AllServed, Key, LOOK, Served, Shared, give_up};
 use crate::backbone::BackboneError;
+use crate::backbone::backoff::Backoff;
 use crate::domain::{PluginName, TenantId};
 use crate::plugin::catalog::readiness::{Readiness, Report};
 use crate::plugin::catalog::{Catalog, Version};
@@ -32,8 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const AT_A_TIME: usize = 32;
 /// How often a node repeats what it has ready.
 const REPEAT: Duration = Duration::from_secs(60);
-/// When a version is tried again that did not work for a reason that may pass.
+/// When a version is tried again that did not work for a reason that may pass, at first and at most.
 const AGAIN: Duration = Duration::from_secs(10);
+const AGAIN_MOST: Duration = Duration::from_secs(600);
 /// How often a node that starts says how far it is.
 const PROGRESS: Duration = Duration::from_secs(5);
 /// Rollbacks under way.
@@ -258,7 +260,8 @@ impl Worker {
         let plugin = self.shared.host.absent(version.content, version.hooks, settings);
         let since_ms = self.shared.store.backbone().clock().now_ms();
         let readiness = Readiness::Preparing { since_ms };
-        let mut held = Held { version, readiness, plugin, task: None, began: Instant::now(), again: None };
+        let (began, backoff) = (Instant::now(), Backoff::new(AGAIN, AGAIN_MOST));
+        let mut held = Held { version, readiness, plugin, task: None, began, again: None, backoff };
         self.start(tenant, served, name, &mut held);
         held
     }
@@ -307,7 +310,7 @@ impl Worker {
             }
             Err(unready) => {
                 let failed = Readiness::Failed { why: unready.why };
-                held.again = unready.is_passing.then(|| Instant::now() + AGAIN);
+                held.again = unready.is_passing.then(|| Instant::now() + held.backoff.delay());
                 // It is told once, however often it is tried.
                 if held.readiness == failed {
                     return;

@@ -38,11 +38,9 @@ impl PluginStore {
         let pushed = async {
             let catalog = self.catalog(tenant).await?;
             // Says what is wrong before anything is written.
-            catalog.push(name, version.clone())?;
-            let mut kept = catalog.contents();
-            self.sweep(tenant, &kept.keys().copied().collect()).await?;
-            kept.insert(version.content, version.bytes);
-            if kept.values().sum::<u64>() > stored_bytes {
+            let next = catalog.push(name, version.clone())?;
+            self.sweep(tenant, &catalog.contents().into_keys().collect()).await?;
+            if next.contents().values().sum::<u64>() > stored_bytes {
                 return Err(StoreError::OverQuota { limit: stored_bytes });
             }
             let op = KvOp::Set(indexed(version.content), version.bytes.to_string().into());

@@ -1,7 +1,7 @@
 //! The store over a backbone in memory, and one whose answers get lost.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -128,6 +128,56 @@ async fn reports_of_nodes_that_are_gone_are_forgotten() {
     let reports = store.reports(&acme()).await.unwrap();
     assert_eq!(reports.keys().map(NodeId::as_str).collect::<Vec<_>>(), ["here"]);
     assert_eq!(store.fields(&code::state_store(&acme())).await.unwrap().len(), 1);
+}
+
+/// Looks for changes in the moment before one is stored, as another node may, after it was on its way for long.
+struct Watched {
+    under: Arc<Embedded>,
+    known_ms: AtomicU64,
+}
+
+#[async_trait]
+impl Overlay for Watched {
+    fn under(&self) -> &Arc<Embedded> {
+        &self.under
+    }
+
+    async fn kv(&self, store: &KvStore, op: KvOp) -> Result<KvAnswer, BackboneError> {
+        if matches!(op, KvOp::Replace(_)) {
+            tokio::time::sleep(std::time::Duration::from_millis(SLACK_MS * 2 / 3)).await;
+            let KvAnswer::Timed(mark, at_ms) = self.under.kv(store, KvOp::GetTimed(MARK.into())).await?
+            else {
+                panic!("no answer of that kind")
+            };
+            self.known_ms.store(Marked { mark, at_ms }.known_ms(), Ordering::SeqCst);
+        }
+        self.under.kv(store, op).await
+    }
+}
+
+#[tokio::test]
+async fn who_looked_just_before_a_change_was_stored_claims_nothing_of_its_stage() {
+    let under = Embedded::new(Arc::new(DirtySet::default()));
+    let watched = Arc::new(Watched { under, known_ms: AtomicU64::new(0) });
+    let store = PluginStore::new(watched.clone());
+    let bytes = code(1, 10);
+    push(&store, &bytes, 1_000).await.unwrap();
+    let (acme, id) = (acme(), version(&bytes).version);
+    for _ in 0..3 {
+        for is_on in [true, false] {
+            let changed = store.change(&acme, |catalog, now_ms| {
+                let next = if is_on {
+                    catalog.activate(&name(), id, now_ms)
+                } else {
+                    catalog.deactivate(&name(), now_ms)
+                };
+                next.map_err(StoreError::from)
+            });
+            let from_ms = changed.await.unwrap().stages().last().unwrap().from_ms;
+            let known_ms = watched.known_ms.load(Ordering::SeqCst);
+            assert!(known_ms < from_ms, "{known_ms} {from_ms}");
+        }
+    }
 }
 
 /// Loses the answer to every second change, or holds changes up until it is too late for them.

@@ -100,9 +100,28 @@ async fn a_stack_without_end_is_a_trap() {
 #[tokio::test]
 async fn runtimes_find_what_they_ask_for_and_it_does_nothing() {
     let rig = Rig::new();
-    let plugin = rig.plugin(&guests::runtime(), settings("acme")).await;
+    let plugin = rig.plugin(&guests::runtime("\\n"), settings("acme")).await;
     rig.host.on_session(&plugin, guests::news(), Facts::default()).await.unwrap();
-    let acme = TenantId::parse("acme").unwrap();
-    let (lines, _) = rig.host.log(&acme, &settings("acme").limits).read(0);
-    assert_eq!((&*lines[0].context, &*lines[0].message), ("stdout", "hello"));
+    assert_eq!(rig.output(), ["hello"]);
+}
+
+#[tokio::test]
+async fn output_is_logged_by_lines_however_it_is_written() {
+    // One worker, so that one instance answers.
+    let rig = Rig::with(PluginsConfig { workers: NonZeroUsize::MIN, ..config() }, NodeKey::random());
+    let plugin = rig.plugin(&guests::runtime("!"), settings("acme")).await;
+    for _ in 0..2 {
+        rig.host.on_session(&plugin, guests::news(), Facts::default()).await.unwrap();
+    }
+    assert!(rig.output().is_empty(), "no line has ended");
+    rig.host.retire(&plugin);
+    while rig.metrics.node().plugin_instances.get() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(rig.output(), ["hello!hello!"], "the instance has");
+    let plugin = rig.plugin(&guests::runtime("!"), settings("acme")).await;
+    for _ in 0..700 {
+        rig.host.on_session(&plugin, guests::news(), Facts::default()).await.unwrap();
+    }
+    assert_eq!(rig.output().len(), 2, "a line has 4 KiB at most");
 }

@@ -51,8 +51,9 @@ const HOOK: &str = r#"
         (with "t-change" (type $change)) (with "t-event" (type $event)) (with "f" (func $f))))
     (export "tidegate:plugin/on-session@0.1.0" (instance $hooked))"#;
 
-/// A component that asks for what runtimes of languages ask for, and writes to its standard output.
-pub(super) fn runtime() -> Vec<u8> {
+/// A component that asks for what runtimes of languages ask for, and writes six bytes to its standard output:
+/// "hello" and this one.
+pub(super) fn runtime(last: &str) -> Vec<u8> {
     const IMPORTS: &str = r#"
         (import "wasi:cli/environment@0.2.3" (instance $environment
             (export "get-environment" (func (result (list (tuple string string)))))))
@@ -90,13 +91,13 @@ pub(super) fn runtime() -> Vec<u8> {
         (import "host" "stdout" (func $stdout (result i32)))
         (import "host" "write" (func $write (param i32 i32 i32 i32)))
         (import "host" "memory" (memory $theirs 1))
-        (data (memory $theirs) (i32.const 64) "hello\n")
+        (data (memory $theirs) (i32.const 64) "helloLAST")
         (func (export "f") (param i32 i32 i32 i32 i32)
             (call $environment (i32.const 0))
             (if (i32.load $theirs (i32.const 4)) (then unreachable))
             (call $write (call $stdout) (i32.const 64) (i32.const 6) (i32.const 16))
             (if (i32.load8_u $theirs (i32.const 16)) (then unreachable)))"#;
-    component(IMPORTS, "(with \"host\" (instance $host))", ITEMS)
+    component(IMPORTS, "(with \"host\" (instance $host))", &ITEMS.replace("LAST", last))
 }
 
 /// A component with a hook whose function takes nothing.

@@ -1,6 +1,9 @@
 //! `authenticate`, `on-subscribe`, `on-publish` and `on-session`: what clients are asked, and told.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use anyhow::{Context as _, Result, bail, ensure};
+use ring::hmac;
 use serde_json::{Value, json};
 use tidegate_support::client::{Client, Options, Refusal};
 use tidegate_support::config::{ADMIN_TOKEN, API_KEY};
@@ -8,8 +11,11 @@ use tidegate_support::node::Node;
 use tidegate_support::plugins::{put_off, put_on};
 use tidegate_support::{eventually, http, proven};
 
-use super::{PROBE, calls, config, data, known, next, patient};
+use super::{AUTHENTICATOR, PROBE, calls, config, data, known, next, patient};
 use crate::harness::{Cluster, client, embedded, messages, silent, user};
+
+/// Signs tokens of `plugins/authenticator`.
+const SECRET: &str = "a secret of the tests";
 
 /// The close of a client that was not let in, and what it was told.
 async fn refused(node: &Node, options: &Options) -> Result<(u16, String)> {
@@ -84,6 +90,42 @@ async fn who_comes_home_is_not_asked_again() {
         kick(&node, "ada").await?;
         let back = client(&node, &known("ada/gold").listen("room:1").resume(&resume)).await?;
         ensure!(back.resumed() != "home" && asked().await? == begun + 2, "{:?}", back.connected);
+        Ok(())
+    })
+    .await;
+}
+
+/// A token of `plugins/authenticator`, good for some seconds from now.
+fn signed(user: &str, seconds: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+    let text = format!("{user}.member.{}", now.as_secs() + seconds);
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes()), text.as_bytes());
+    let tag: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{text}.{tag}")
+}
+
+#[tokio::test]
+async fn what_a_plugin_allows_ends_when_it_says() {
+    proven(async {
+        let (node, _) = embedded(config(patient())).await?;
+        let settings = [("secret", SECRET), ("roles", r#"{"member": {"channels": ["room:*"]}}"#)];
+        put_on(&node, "door", AUTHENTICATOR, &settings).await?;
+        let ada = Options::token(signed("ada", 3)).listen("room:1");
+        let mut connected = client(&node, &ada).await?;
+        let bob = Options::token(signed("bob", 3)).listen("room:1");
+        let away = client(&node, &bob).await?;
+        let resume = away.resume_token().to_owned();
+        away.reset()?;
+        // The node itself holds the client to it.
+        let (code, reason) = connected.closed().await?;
+        ensure!((code, reason.as_str()) == (4007, "token_expired"), "{code} {reason}");
+        // Who comes home after that is asked who that is, and refused.
+        eventually("the end of both", || async {
+            let (code, why) = refused(&node, &bob.clone().resume(&resume)).await.ok()?;
+            (code == 4002 && why.contains("expired")).then_some(())
+        })
+        .await?;
+        ensure!(calls(&node, "authenticate", "refused").await? >= 1, "the plugin said so");
         Ok(())
     })
     .await;

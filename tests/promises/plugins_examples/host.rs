@@ -18,14 +18,14 @@ use tidegate::plugin::{
 };
 use tidegate::telemetry::Metrics;
 
-use super::{committed, guests, kept, path};
+use super::{CODE_KEY, code, committed, guests, path};
 use crate::harness::TIDEGATE;
 
 fn host() -> PluginHost {
     let plugins = PluginsConfig {
         workers: NonZeroUsize::new(2).unwrap(),
         instances: 16,
-        folder: Some(kept("plugin-code")),
+        folder: Some(code()),
         compile_timeout: Duration::from_secs(600),
         compile_memory: 2 << 30,
     };
@@ -35,9 +35,7 @@ fn host() -> PluginHost {
         metrics: Metrics::default(),
         cut_offs: None,
     };
-    // The key of what `tidegate plugin test` keeps there, once it was run; else one that is as good for this run.
-    let key =
-        std::fs::read(kept("plugin-code/key")).map_or_else(|_| NodeKey::random(), |key| NodeKey::new(&key));
+    let key = NodeKey::new(&CODE_KEY);
     PluginHost::start(HostConfig { plugins, compiler, key }, services).unwrap()
 }
 

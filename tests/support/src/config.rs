@@ -45,6 +45,7 @@ pub struct NodeConfig {
     has_admin: bool,
     cluster: BTreeMap<String, u64>,
     retention: BTreeMap<String, u64>,
+    plugins: BTreeMap<String, u64>,
     tenants: BTreeMap<String, TenantConfig>,
 }
 
@@ -101,6 +102,12 @@ impl NodeConfig {
         self
     }
 
+    /// Sets a number of `[plugins]`.
+    pub fn plugins(mut self, name: &str, value: u64) -> Self {
+        self.plugins.insert(name.into(), value);
+        self
+    }
+
     /// Uses this Redis.
     pub fn redis(mut self, url: &str) -> Self {
         self.redis = Some((url.into(), Vec::new()));
@@ -143,7 +150,9 @@ impl NodeConfig {
         }
         section(&mut toml, "limits", self.limits.iter().map(|(name, value)| format!("{name} = {value}")));
         section(&mut toml, "memory", self.memory.iter().map(|(name, value)| format!("{name} = {value}")));
-        for (name, values) in [("cluster", &self.cluster), ("retention", &self.retention)] {
+        let numbers =
+            [("cluster", &self.cluster), ("retention", &self.retention), ("plugins", &self.plugins)];
+        for (name, values) in numbers {
             section(&mut toml, name, values.iter().map(|(name, value)| format!("{name} = {value}")));
         }
         for (id, tenant) in &self.tenants {
@@ -191,6 +200,12 @@ impl TenantConfig {
     pub fn setting(mut self, line: &str) -> Self {
         self.settings.push(line.into());
         self
+    }
+
+    /// Has the API keys of this line of `[tenants.<id>]`, and not [`API_KEY`].
+    pub fn replacing_keys(mut self, line: &str) -> Self {
+        self.settings.retain(|line| !line.starts_with("api_key_hashes"));
+        self.setting(line)
     }
 
     /// A limit of this tenant.

@@ -10,7 +10,8 @@ use crate::node::Node;
 
 /// Uploads a component; the version. Other nodes may not be ready yet.
 pub async fn push(node: &Node, name: &str, component: &[u8], settings: &[(&str, &str)]) -> Result<String> {
-    let settings: Vec<_> = settings.iter().map(|(name, value)| format!("set.{name}={value}")).collect();
+    let settings: Vec<_> =
+        settings.iter().map(|(name, value)| format!("set.{name}={}", encoded(value))).collect();
     let path = format!("/v1/demo/plugins/{name}?{}", settings.join("&"));
     let kind = [("Content-Type", "application/wasm")];
     let answer = http::send(&node.admin, "POST", &path, Some(API_KEY), &kind, component).await?;
@@ -18,6 +19,15 @@ pub async fn push(node: &Node, name: &str, component: &[u8], settings: &[(&str, 
     let answer = answer.json()?;
     let version = answer["version"].as_str().with_context(|| answer.to_string())?;
     Ok(version.to_owned())
+}
+
+/// Percent-encoded, all but letters and digits.
+fn encoded(text: &str) -> String {
+    let byte = |byte: u8| match byte.is_ascii_alphanumeric() {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    text.bytes().map(byte).collect()
 }
 
 /// Does something with a plugin: `activate`, `canary`, `rollback`, `deactivate`.

@@ -45,7 +45,7 @@ impl Verdict {
         let Some(fields) = self.answer.as_object() else { return String::new() };
         let text = match (fields.len(), fields.values().next()) {
             (0, _) | (_, None) => String::new(),
-            (1, Some(Value::String(text))) => text.escape_debug().collect(),
+            (1, Some(Value::String(text))) => super::plain(text),
             (1, Some(value)) => value.to_string(),
             _ => self.answer.to_string(),
         };

@@ -1,0 +1,155 @@
+//! Who a client is and which session it gets: one that is kept here, one of its device, or a new one.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Shard;
+use super::connect::Refused;
+use crate::auth::{self, Identity};
+use crate::backbone::BackboneError;
+use crate::domain::{CloseReason, CursorKey, DeviceId, SessionId};
+use crate::plugin::{Facts, Hook};
+use crate::protocol::{Connect, Resumed, Subscribe};
+use crate::router::{IdentityHash, ResumeClaims};
+use crate::session::{Attached, Session};
+use crate::tenants::Tenant;
+
+/// What is needed to seat a session.
+pub(super) struct Admitted {
+    pub(super) session: Box<Session>,
+    pub(super) resumed: Resumed,
+    pub(super) ping_ms: Option<u64>,
+    pub(super) subs: Vec<Subscribe>,
+}
+
+/// How long a device's cursors outlive its last acknowledgement.
+const CURSOR_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+
+impl Shard {
+    /// Finds out who it is and what was kept for it, and makes the session.
+    pub(super) async fn admit(
+        self: Rc<Self>,
+        tenant: &Arc<Tenant>,
+        connect: Connect,
+        bearer: Option<Box<str>>,
+        facts: Facts,
+    ) -> Result<Admitted, Refused> {
+        let now_ms = self.env.backbone.clock().now_ms();
+        let Connect { token, resume, device, ping_ms, subs } = connect;
+        let token = token.as_deref().or(bearer.as_deref());
+        let admitted = |session, resumed| Admitted { session, resumed, ping_ms, subs };
+        let claims = resume.as_deref().map(|token| self.env.resume.verify(token, &tenant.id, now_ms).ok());
+        if let Some(Some(claims)) = &claims
+            && let Some(session) = self.come_home_unasked(tenant, claims, token, device.as_ref()).await
+        {
+            return Ok(admitted(session, Resumed::Home));
+        }
+        let identity = self.identify(tenant, token, None, facts).await?;
+        let claims = claims.map(|claims| claims.filter(|claims| belongs(claims, &identity, device.as_ref())));
+
+        if let Some(Some(claims)) = &claims
+            && claims.node == self.env.node
+            && let Some(session) = self.come_home(claims, &identity).await
+        {
+            return Ok(admitted(session, Resumed::Home));
+        }
+        let id = match &claims {
+            // Elsewhere the same session goes on, if its device brings the cursors.
+            Some(Some(claims)) if device.is_some() => claims.session,
+            _ => SessionId::random(),
+        };
+        let attached = match device {
+            Some(device) => Some(self.attach(tenant, &identity, device).await?),
+            None => None,
+        };
+        let resumed = match (&claims, &attached) {
+            (None, _) => Resumed::New,
+            (Some(Some(_)), Some(attached)) if !attached.cursors.is_empty() => Resumed::Moved,
+            (Some(_), _) => Resumed::Lost,
+        };
+        let session = Session::new(id, tenant.clone(), Box::new(identity), attached.map(Box::new));
+        Ok(admitted(Box::new(session), resumed))
+    }
+
+    /// Takes a session of this node back whose client shows the token that it began with: nobody is asked again who
+    /// that is, as long as the answer holds.
+    async fn come_home_unasked(
+        &self,
+        tenant: &Tenant,
+        claims: &ResumeClaims,
+        token: Option<&str>,
+        device: Option<&DeviceId>,
+    ) -> Option<Box<Session>> {
+        let token = auth::token_hash(token);
+        let now_ms = self.env.backbone.clock().now_ms();
+        let is_known = claims.node == self.env.node
+            && claims.token == IdentityHash::of_token(&token)
+            && claims.device == device.map(IdentityHash::of_device);
+        // Where no plugin is asked it costs next to nothing to look at the token itself.
+        if !is_known || self.env.plugins.for_client(&tenant.id, Hook::Authenticate, now_ms, &token).is_none()
+        {
+            return None;
+        }
+        let session = self.env.directory.take(claims.session).await?;
+        let holds = session.tenant.id == claims.tenant
+            && session.connections == claims.attach
+            && session.identity.token_hash == token
+            && session.identity.expires_ms.is_none_or(|expires| expires > now_ms);
+        if !holds {
+            self.retire(session, CloseReason::Replaced).await;
+            return None;
+        }
+        Some(session)
+    }
+
+    /// Takes a session of this node back from wherever it sits.
+    async fn come_home(&self, claims: &ResumeClaims, identity: &Identity) -> Option<Box<Session>> {
+        let mut session = self.env.directory.take(claims.session).await?;
+        let same = session.tenant.id == claims.tenant
+            && session.connections == claims.attach
+            && (session.identity.user == identity.user
+                || identity.is_anonymous() && session.identity.is_anonymous());
+        if !same {
+            // An old token of a session that went on since: it ends here, and its device starts anew.
+            self.retire(session, CloseReason::Replaced).await;
+            return None;
+        }
+        if !identity.is_anonymous() {
+            *session.identity = identity.clone();
+            session.drop_forbidden();
+            self.give_work_up(&mut session, true);
+        }
+        Some(session)
+    }
+
+    /// Begins a new generation of a device. A session it has on this node ends first, so that nothing
+    /// it knows is lost.
+    async fn attach(
+        &self,
+        tenant: &Tenant,
+        identity: &Identity,
+        device: DeviceId,
+    ) -> Result<Attached, Refused> {
+        if let Some(old) = self.env.directory.take_device(&tenant.id, &identity.user, &device).await {
+            self.retire(old, CloseReason::Replaced).await;
+        }
+        let key = CursorKey::new(&tenant.id, &identity.user, &device);
+        let claimed = self.env.backbone.claim_cursors(&key, CURSOR_TTL).await;
+        let (generation, cursors) = claimed.map_err(|error: BackboneError| {
+            let message = format!("the device's cursors cannot be read: {error}");
+            Refused::new(CloseReason::BackboneAway, message)
+        })?;
+        Ok(Attached { device, generation, cursors })
+    }
+}
+
+/// Whose a session is, for its resume token. Between anonymous clients the token alone speaks.
+pub(super) fn owner(identity: &Identity) -> IdentityHash {
+    if identity.is_anonymous() { IdentityHash::anonymous() } else { IdentityHash::of_user(&identity.user) }
+}
+
+/// Whether a resume token is this client's.
+fn belongs(claims: &ResumeClaims, identity: &Identity, device: Option<&DeviceId>) -> bool {
+    claims.user == owner(identity) && claims.device == device.map(IdentityHash::of_device)
+}

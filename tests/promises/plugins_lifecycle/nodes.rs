@@ -1,0 +1,139 @@
+//! Nodes that come, go, hang or cannot.
+
+use super::*;
+
+async fn start(cluster: &Cluster, config: NodeConfig, id: &str) -> Result<Node> {
+    let config = config.redis(&cluster.redis.url()).node("id", &format!("\"{id}\""));
+    Node::start(TIDEGATE, &config).await
+}
+
+#[tokio::test]
+async fn a_version_is_switched_on_when_every_live_node_has_it_ready() {
+    proven(async {
+        let mut cluster = Cluster::start(&config(), &[]).await?;
+        let (one, two) = (&cluster.nodes[0], &cluster.nodes[1]);
+        two.sigstop()?;
+        let version = push(one, "one").await?;
+        let waiting = about(one, &version).await?;
+        ensure!(waiting["state"] == "preparing" && waiting["nodes"]["one"]["state"] == "ready", "{waiting}");
+        let refused = post(one, "probe/activate", &json!({})).await?;
+        ensure!(refused.status == 409 && refused.text().contains("on the node two"), "{}", refused.text());
+        two.sigcont()?;
+        activate(one, &version).await?;
+        let all = about(two, &version).await?;
+        ensure!(all["state"] == "ready" && all["active"] == true, "{all}");
+        // One that was killed is waited for as long as it may be alive, and no longer.
+        cluster.nodes[1].kill9().await?;
+        let next = push(&cluster.nodes[0], "next").await?;
+        let refused = post(&cluster.nodes[0], "probe/activate", &json!({ "version": next })).await?;
+        ensure!(refused.status == 409 && refused.text().contains("on the node two"), "{}", refused.text());
+        activate(&cluster.nodes[0], &next).await?;
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_node_said_that_is_gone_counts_for_nothing() {
+    proven(async {
+        let mut cluster = Cluster::start(&config(), &[]).await?;
+        let version = push(&cluster.nodes[0], "one").await?;
+        let said = json!({
+            "at_ms": cluster.backend.push("demo", "room:1", "now").await?.ms,
+            "versions": { &version: { "state": "failed", "why": "long ago" } },
+        });
+        let said = said.to_string();
+        let words = ["HSET", "tg:sys:plugins:demo", "node:three", &said].map(str::as_bytes);
+        cluster.backend.run(&words).await?;
+        activate(&cluster.nodes[1], &version).await?;
+        let about = about(&cluster.nodes[0], &version).await?;
+        ensure!(about["nodes"].as_object().is_some_and(|nodes| nodes.len() == 2), "{about}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_joins_has_ready_what_is_on_before_it_takes_traffic() {
+    proven(async {
+        let cluster = Cluster::start(&config(), &[]).await?;
+        let one = &cluster.nodes[0];
+        let version = push(one, "one").await?;
+        activate(one, &version).await?;
+        let three = start(&cluster, config(), "three").await?;
+        let log = three.log();
+        let (prepared, ready) = (log.find("a plugin is ready"), log.find("ready node=three"));
+        ensure!(prepared.zip(ready).is_some_and(|(prepared, ready)| prepared < ready), "{log}");
+        let about = eventually("the others see it", || async {
+            about(one, &version).await.ok().filter(|about| about["nodes"]["three"]["state"] == "ready")
+        });
+        about.await?;
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_prepare_a_version_is_named_and_takes_traffic_all_the_same() {
+    proven(async {
+        let cluster = Cluster::start(&config(), &[]).await?;
+        let one = &cluster.nodes[0];
+        let first = push(one, "one").await?;
+        activate(one, &first).await?;
+        let small = TenantConfig::default().plugins("code_bytes = 1024");
+        let poor = start(&cluster, config().tenant("demo", small), "poor").await?;
+        ensure!(poor.admin_get("/readyz").await?.status == 200, "it serves its sockets");
+        let second = push(one, "two").await?;
+        let failed = until_state(one, &second, "failed").await?;
+        ensure!(failed["nodes"]["poor"]["state"] == "failed", "{failed}");
+        let refused = post(one, "probe/activate", &json!({ "version": second })).await?;
+        ensure!(refused.status == 409 && refused.text().contains("on the node poor: "), "{}", refused.text());
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn versions_outlive_a_restart_and_an_outage() {
+    proven(async {
+        let mut cluster = Cluster::start(&config(), &["--appendonly", "yes"]).await?;
+        let version = push(&cluster.nodes[0], "one").await?;
+        activate(&cluster.nodes[0], &version).await?;
+        cluster.redis.restart().await?;
+        cluster.nodes[1].restart().await?;
+        for node in &cluster.nodes {
+            let about = eventually("the version is on", || async {
+                about(node, &version).await.ok().filter(|about| about["state"] == "ready")
+            });
+            ensure!(about.await?["active"] == true, "it is on still");
+        }
+        let next = push(&cluster.nodes[1], "two").await?;
+        activate(&cluster.nodes[0], &next).await?;
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nodes_agree_again_after_everything_was_lost() {
+    proven(async {
+        let mut cluster = Cluster::start(&config(), &[]).await?;
+        let version = push(&cluster.nodes[0], "one").await?;
+        activate(&cluster.nodes[1], &version).await?;
+        cluster.backend.flush_all().await?;
+        for node in &cluster.nodes {
+            eventually("there is nothing", || async {
+                get(node, "").await.ok().filter(|list| list["plugins"] == json!([]))
+            })
+            .await?;
+        }
+        let again = push(&cluster.nodes[1], "one").await?;
+        ensure!(again == version, "a version is what it is made of");
+        activate(&cluster.nodes[0], &again).await?;
+        for node in &cluster.nodes {
+            until_state(node, &version, "ready").await?;
+        }
+        Ok(())
+    })
+    .await;
+}

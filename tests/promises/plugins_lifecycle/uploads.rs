@@ -1,0 +1,261 @@
+//! What is not taken, and by whom.
+
+use std::time::Duration;
+
+use super::*;
+
+fn binary(text: &str) -> Vec<u8> {
+    wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A component that exports this interface, with nothing in it.
+fn exporting(interface: &str) -> Vec<u8> {
+    binary(&format!("(component (instance $empty) (export {interface:?} (instance $empty)))"))
+}
+
+/// A component with these imports beside a hook.
+fn importing(import: &str) -> Vec<u8> {
+    binary(&format!(
+        "(component (import {import:?} (instance)) (instance $empty) \
+         (export \"tidegate:plugin/on-session@0.1.0\" (instance $empty)))"
+    ))
+}
+
+/// A component whose core module has this start function, and the hook `on-session` as it has to be.
+fn starting(items: &str) -> Vec<u8> {
+    binary(&format!(
+        r#"(component
+            (core module $m
+                {items}
+                (memory (export "memory") 1)
+                (func (export "f") (param i32 i32 i32 i32 i32))
+                (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024)))
+            (core instance $i (instantiate $m))
+            (type $change (enum "connected" "disconnected"))
+            (type $event (record (field "change" $change) (field "user" string) (field "session" string)))
+            (func $f (param "event" $event) (canon lift (core func $i "f")
+                (memory $i "memory") (realloc (func $i "realloc"))))
+            (component $hook
+                (type $change (enum "connected" "disconnected"))
+                (import "t-change" (type $change-in (eq $change)))
+                (type $event (record (field "change" $change-in) (field "user" string) (field "session" string)))
+                (import "t-event" (type $event-in (eq $event)))
+                (import "f" (func $f (param "event" $event-in)))
+                (type $change-again (enum "connected" "disconnected"))
+                (export $change-out "change" (type $change-again))
+                (type $event-again
+                    (record (field "change" $change-out) (field "user" string) (field "session" string)))
+                (export $event-out "event" (type $event-again))
+                (export "on-session" (func $f) (func (param "event" $event-out))))
+            (instance $hooked (instantiate $hook
+                (with "t-change" (type $change)) (with "t-event" (type $event)) (with "f" (func $f))))
+            (export "tidegate:plugin/on-session@0.1.0" (instance $hooked)))"#
+    ))
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_an_upload_is_said_in_plain_words() {
+    proven(async {
+        let (node, _backend) = embedded(config()).await?;
+        let nested = binary(&format!("{}{}", "(component ".repeat(50), ")".repeat(50)));
+        let wrong_types = binary(
+            r#"(component
+                (core module $m (func (export "f")))
+                (core instance $i (instantiate $m))
+                (func $f (canon lift (core func $i "f")))
+                (instance $hook (export "on-session" (func $f)))
+                (export "tidegate:plugin/on-session@0.1.0" (instance $hook)))"#,
+        );
+        for (bytes, says) in [
+            (Vec::new(), "no WebAssembly"),
+            (b"#!/bin/sh".to_vec(), "no WebAssembly"),
+            (b"(component)".to_vec(), "WebAssembly text"),
+            (binary("(module)"), "core module"),
+            (PROBE[..PROBE.len() / 2].to_vec(), "no valid component"),
+            (binary("(component)"), "none of the hooks"),
+            (exporting("tidegate:plugin/on-session@0.2.0"), "takes 0.1.x"),
+            (exporting("tidegate:plugin/on-shutdown@0.1.0"), "no hook of tidegate:plugin"),
+            (exporting("tidegate:plugin/on-session@0.1.0"), "other types"),
+            (importing("wasi:nn/graph@0.2.0"), "wasi:nn/graph"),
+            (importing("acme:own/thing"), "acme:own/thing"),
+            (nested, "components within each other"),
+            (wrong_types, "other types"),
+            (starting("(func $s unreachable) (start $s)"), "cannot be started"),
+            (starting("(func $s (loop $l (br $l))) (start $s)"), "took too long"),
+            (starting("(memory 2000)"), "memor"),
+        ] {
+            let answer = upload(&node, "probe", &bytes).await?;
+            let why = answer.json()?["error"].as_str().unwrap_or_default().to_owned();
+            ensure!(
+                answer.status == 422 && why.contains(says),
+                "{says}: {} {}",
+                answer.status,
+                answer.text()
+            );
+        }
+        ensure!(get(&node, "").await?["plugins"] == json!([]), "nothing of it is kept");
+        for (path, says) in [
+            ("Probe", "1 to 32"),
+            ("logs", ""),
+            ("probe?greeting=hello", "set.<name>"),
+            ("probe?set.a=1&set.a=2", "twice"),
+        ] {
+            let answer = upload(&node, path, PROBE).await?;
+            ensure!([400, 405].contains(&answer.status) && answer.text().contains(says), "{}", answer.text());
+        }
+        // And what starts is taken.
+        let taken = upload(&node, "small", &starting("")).await?;
+        ensure!([201, 202].contains(&taken.status), "{}", taken.text());
+        ensure!(taken.head.contains("location: /v1/demo/plugins/small/"), "{}", taken.head);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sizes_are_bounded_one_by_one_and_all_together() {
+    proven(async {
+        let most = PROBE.len() + 100;
+        let tenant = TenantConfig::default()
+            .plugins(&format!("code_bytes = {most}"))
+            .plugins(&format!("stored_bytes = {most}"));
+        let (node, _backend) = embedded(NodeConfig::demo().tenant("demo", tenant)).await?;
+        let large = vec![0; 10 * most];
+        for bytes in [&large[..most + 1], &large[..]] {
+            let answer = upload(&node, "probe", bytes).await?;
+            let says = [format!("has {} bytes", bytes.len()), format!("the limit is {most}")];
+            ensure!(answer.status == 413, "{} {}", answer.status, answer.text());
+            ensure!(says.iter().all(|says| answer.text().contains(says)), "{}", answer.text());
+        }
+        push(&node, "one").await?;
+        // The same bytes with other settings take no room.
+        let version = push(&node, "two").await?;
+        let full = upload(&node, "small", &starting("")).await?;
+        ensure!(full.status == 413 && full.text().contains("stored_bytes"), "{}", full.text());
+        let list = get(&node, "").await?;
+        ensure!(list["stored_bytes"] == PROBE.len() && list["stored_bytes_limit"] == most, "{list}");
+        let failed = full.json()?["error"].clone();
+        ensure!(failed.is_string() && list["plugins"].as_array().is_some_and(|p| p.len() == 1), "{list}");
+        // What is removed makes room.
+        until_state(&node, &version, "ready").await?;
+        for version in list["plugins"][0]["versions"].as_array().into_iter().flatten() {
+            let path = format!("/v1/demo/plugins/probe/{}", version["version"].as_str().unwrap_or_default());
+            let removed = http::request(&node.admin, "DELETE", &path, Some(API_KEY), None).await?;
+            ensure!(removed.status == 200, "{}", removed.text());
+        }
+        let taken = upload(&node, "small", &starting("")).await?;
+        ensure!([201, 202].contains(&taken.status), "{}", taken.text());
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_the_tenants_keys_and_the_operators_open_its_plugins() {
+    proven(async {
+        // The other tenant has a key that nobody knows.
+        let own = format!("api_key_hashes = [\"{}\"]", "0".repeat(64));
+        let config = config().tenant("other", TenantConfig::default().replacing_keys(&own));
+        let (node, _backend) = embedded(config).await?;
+        let admin = tidegate_support::config::ADMIN_TOKEN;
+        for (path, key, status) in [
+            ("/v1/demo/plugins", None, 401),
+            ("/v1/demo/plugins", Some("wrong"), 401),
+            ("/v1/demo/plugins", Some(API_KEY), 200),
+            ("/v1/demo/plugins", Some(admin), 200),
+            ("/v1/other/plugins", Some(API_KEY), 401),
+            ("/v1/other/plugins", Some(admin), 200),
+            ("/v1/other/plugins/logs", Some(API_KEY), 401),
+            ("/v1/nobody/plugins", Some(API_KEY), 401),
+            ("/v1/nobody/plugins", Some(admin), 404),
+            ("/admin", Some(API_KEY), 401),
+        ] {
+            let answer = http::get(&node.admin, path, key).await?;
+            ensure!(answer.status == status, "{path} {key:?}: {} {}", answer.status, answer.text());
+        }
+        let path = "/v1/other/plugins/probe";
+        for what in ["", "/activate", "/replay"] {
+            let answer = http::post(&node.admin, &format!("{path}{what}"), Some(API_KEY), &json!({})).await?;
+            ensure!(answer.status == 401, "{what}: {}", answer.text());
+        }
+        // The port of clients knows nothing of them.
+        let answer = http::get(&node.http, "/v1/demo/plugins", Some(API_KEY)).await?;
+        ensure!(answer.status == 404, "{}", answer.text());
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_upload_of_a_tenant_is_under_way_at_a_time() {
+    proven(async {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (node, _backend) = embedded(config()).await?;
+        // One that never ends. The node asks for its body, so that it has been let in.
+        let mut slow = tokio::net::TcpStream::connect(&node.admin).await?;
+        let head = format!(
+            "POST /v1/demo/plugins/probe HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {API_KEY}\r\n\
+             Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n",
+            node.admin
+        );
+        slow.write_all(head.as_bytes()).await?;
+        let mut asked = [0; 12];
+        slow.read_exact(&mut asked).await?;
+        ensure!(asked == *b"HTTP/1.1 100", "{asked:?}");
+        let turned_away = upload(&node, "probe", PROBE).await?;
+        ensure!(
+            turned_away.status == 429 && turned_away.head.contains("retry-after:"),
+            "{}",
+            turned_away.text()
+        );
+        drop(slow);
+        eventually("and taken when the first is over", || async {
+            let answer = upload(&node, "probe", PROBE).await.ok()?;
+            [201, 202].contains(&answer.status).then_some(())
+        })
+        .await?;
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_hostile_upload_holds_up_neither_the_node_nor_its_tenants() {
+    proven(async {
+        let (node, mut backend) = embedded(config().plugins("compile_timeout_ms", 3_000)).await?;
+        // Many functions, each with much to compile.
+        let body =
+            "(local.set 0 (i32.add (local.get 0) (i32.mul (local.get 0) (i32.const 7))))".repeat(2_000);
+        let functions = format!("(func (param i32) {body})").repeat(60);
+        let dear = starting(&functions);
+        let ((uploaded, took), listed) = tokio::join!(
+            async {
+                let began = tokio::time::Instant::now();
+                (upload(&node, "dear", &dear).await, began.elapsed())
+            },
+            async {
+                let mut client = crate::harness::subscriber(&node, "ada", "room:1", false).await?;
+                for n in 0..20 {
+                    backend.push("demo", "room:1", format!("m{n}")).await?;
+                    ensure!(client.message().await?.text() == format!("m{n}"), "messages flow");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                get(&node, "").await
+            },
+        );
+        listed?;
+        let uploaded = uploaded?;
+        ensure!([201, 202, 422].contains(&uploaded.status), "{took:?} {}", uploaded.text());
+        let version = uploaded.json()?["version"].as_str().unwrap_or_default().to_owned();
+        if uploaded.status == 202 {
+            // It ends one way or the other.
+            eventually("it ends", || async {
+                let about = get(&node, &format!("/dear/{version}")).await.ok()?;
+                (about["state"] != "preparing").then_some(())
+            })
+            .await?;
+        }
+        Ok(())
+    })
+    .await;
+}
