@@ -97,8 +97,7 @@ pub enum Rejection {
     /// It imports `wasi:http`, and its tenant's plugins may ask nobody.
     #[error(
         "the component imports wasi:http, and this tenant's plugins may ask no host: have the operator list those it \
-         needs (tenants.<id>.plugins.http_hosts), or build it without (for JavaScript: disableFeatures http and \
-         fetch-event)"
+         needs (tenants.<id>.plugins.http_hosts), or build it without"
     )]
     NoHttpHosts,
     /// It exports no hook.

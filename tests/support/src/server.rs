@@ -8,6 +8,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::http::dechunk;
+
 /// A server; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Server {
@@ -94,10 +96,12 @@ async fn read<S: AsyncRead + Unpin>(socket: &mut S) -> Result<Seen> {
     let lower = head.to_ascii_lowercase();
     let length = lower.lines().find_map(|line| line.strip_prefix("content-length:"));
     let length = length.map_or(Ok(0), |length| length.trim().parse::<usize>())?;
+    let is_chunked = lower.contains("\r\ntransfer-encoding: chunked");
     let mut body = bytes.split_off(end + 4);
-    while body.len() < length {
+    while if is_chunked { !body.ends_with(b"0\r\n\r\n") } else { body.len() < length } {
         anyhow::ensure!(socket.read_buf(&mut body).await? > 0, "half a body");
     }
+    let body = if is_chunked { dechunk(&body)? } else { body };
     Ok(Seen { head, body })
 }
 
