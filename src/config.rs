@@ -16,6 +16,7 @@ use crate::domain::{Limits, NodeId, TenantId};
 
 mod connections;
 mod demo;
+mod http_host;
 mod namespace;
 mod network;
 mod plugins;
@@ -26,6 +27,7 @@ mod values;
 
 pub use connections::{Places, TooFewFiles, places, raise_file_limit};
 pub use demo::{DEMO_API_KEY, DEMO_JWT_SECRET, DEMO_TENANT};
+pub use http_host::{HttpHost, InvalidHttpHost};
 pub use network::Network;
 pub use plugins::{FailurePolicies, MAX_PLUGIN_MEMORY, OnFailure, PluginsConfig, TenantPlugins};
 pub use reader::{ConfigErrors, Env, Problem};

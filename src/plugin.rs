@@ -3,7 +3,8 @@
 //! From bytes to a verdict: [`inspect`] reads what was uploaded and says what is wrong with it, [`compile`]
 //! has a child process make machine code of it and keeps that, [`prepare`] links and tries it, [`host`]
 //! takes calls for it, and `workers` run them, fair between tenants, on `instance`s that live on one
-//! worker each. What came of a call says [`outcome`].
+//! worker each. What came of a call says [`outcome`]. Servers that plugins ask are asked by `http`, on the node's
+//! runtime.
 //!
 //! Which version is on says a tenant's [`catalog`], a value that is changed as a whole. The [`store`] keeps it and
 //! the bytes in the backbone; the [`rollout`] of each node reads it, has ready what it names, and keeps the
@@ -23,6 +24,7 @@ pub mod engine;
 pub mod facts;
 pub mod hooks;
 pub mod host;
+mod http;
 mod imports;
 pub mod inspect;
 mod instance;

@@ -20,8 +20,8 @@ mod trace;
 mod values;
 
 pub use labels::{
-    BackboneFault, CursorWriteOutcome, DeadLetterOutcome, Gap, Label, PluginHook, PluginLogLine,
-    PluginOutcome, PublishOutcome, Refusal, Resume, Skip, Transport, Via,
+    BackboneFault, CursorWriteOutcome, DeadLetterOutcome, Gap, Label, PluginHook, PluginHttpOutcome,
+    PluginLogLine, PluginOutcome, PublishOutcome, Refusal, Resume, Skip, Transport, Via,
 };
 pub use metrics::{Metrics, NodeMetrics, TenantMetrics};
 pub use setup::{FLUSH, Guard, LogFormat, Options, OtlpOptions, TelemetryError, init};

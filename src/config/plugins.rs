@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::http_host::HttpHost;
 use super::reader::Section;
 
 const KIB: usize = 1024;
@@ -57,6 +58,12 @@ pub struct TenantPlugins {
     pub log_bytes: usize,
     /// Lines a second that it takes.
     pub log_lines_per_s: u32,
+    /// Hosts that they may ask by `wasi:http`; without one no component that imports it is taken.
+    pub http_hosts: Vec<HttpHost>,
+    /// Their requests in flight, on each node.
+    pub http_requests: usize,
+    /// Bytes of one response's body.
+    pub http_response_bytes: u64,
     /// What happens where there is no answer.
     pub on_failure: FailurePolicies,
 }
@@ -114,6 +121,9 @@ impl Default for TenantPlugins {
             kv_value_bytes: 64 * KIB,
             log_bytes: 256 * KIB,
             log_lines_per_s: 100,
+            http_hosts: Vec::new(),
+            http_requests: 64,
+            http_response_bytes: 1 << 20,
             on_failure: FailurePolicies::default(),
         }
     }
@@ -166,6 +176,9 @@ pub(super) fn tenant_plugins(mut section: Section<'_>) -> TenantPlugins {
         kv_value_bytes: section.number("kv_value_bytes", base.kv_value_bytes, 0..=MIB),
         log_bytes: section.number("log_bytes", base.log_bytes, 4 * KIB..=64 * MIB),
         log_lines_per_s: section.number("log_lines_per_s", base.log_lines_per_s, 0..=100_000),
+        http_hosts: section.list("http_hosts"),
+        http_requests: section.number("http_requests", base.http_requests, 1..=10_000),
+        http_response_bytes: section.number("http_response_bytes", base.http_response_bytes, 1..=64 << 20),
         on_failure,
     }
 }

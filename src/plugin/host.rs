@@ -6,7 +6,8 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::answers::{
     Admission, AnswerLimits, DeliverVerdict, PublishVerdict, RouteVerdict, SubscribeVerdict,
@@ -19,6 +20,7 @@ use super::contract::{
 use super::engine::{self, Ticker};
 use super::facts::Facts;
 use super::hooks::{self, Hook, HookCall, Hooks};
+use super::http::{HttpAccess, HttpClient, InFlight};
 use super::imports::Environment;
 use super::inspect::{Rejection, inspect};
 use super::log::TenantLog;
@@ -66,6 +68,9 @@ pub enum HostError {
     /// The engine does not start: the address space is limited, or the processor lacks something.
     #[error("the engine for plugins does not start: {0:#}")]
     Engine(wasmtime::Error),
+    /// It was not started on a runtime.
+    #[error("plugins cannot be run outside of a runtime, which makes their requests")]
+    Runtime,
     /// Threads or the folder for machine code.
     #[error("plugins cannot be run: {0}")]
     Io(#[from] std::io::Error),
@@ -125,18 +130,22 @@ pub struct PluginHost {
     compiler: Compiler,
     services: Services,
     logs: Mutex<HashMap<TenantId, Arc<TenantLog>>>,
+    http: HttpClient,
+    requests: Mutex<HashMap<TenantId, InFlight>>,
 }
 
 impl PluginHost {
-    /// Starts engine and workers.
+    /// Starts engine and workers. The runtime that this is called on makes the requests of plugins.
     pub fn start(config: HostConfig, services: Services) -> Result<Self, HostError> {
         let HostConfig { plugins, compiler, key } = config;
+        let http = HttpClient::here(Handle::try_current().map_err(|_| HostError::Runtime)?);
         let engine = engine::runner(plugins.instances).map_err(HostError::Engine)?;
         let ticker = Ticker::start(&engine)?;
         let workers =
             Workers::start(plugins.workers.get(), plugins.instances, ticker, services.metrics.clone())?;
         let compiler = Compiler::new(engine, &plugins, compiler, key)?;
-        Ok(Self { workers, compiler, services, logs: Mutex::default() })
+        let (logs, requests) = Default::default();
+        Ok(Self { workers, compiler, services, logs, http, requests })
     }
 
     /// Makes a component ready: looks at it, compiles it or finds that done, links it and starts it once. The tenant
@@ -148,6 +157,7 @@ impl PluginHost {
             inspect(&whole, most).map(|inspected| (inspected, ContentHash::of(&whole)))
         });
         let (inspected, hash) = looked.await.map_err(|error| Rejection::Node(error.to_string().into()))??;
+        inspected.permitted(&settings.limits)?;
         let code_bytes = bytes.len();
         let component = self.compiler.component(bytes, hash).await?;
         let mut prepared = Prepared::link(&component, inspected, hash, code_bytes)?;
@@ -174,6 +184,8 @@ impl PluginHost {
     pub fn bind(&self, prepared: Arc<Prepared>, settings: Settings) -> Arc<Plugin> {
         let Settings { tenant, name, settings, limits, answers } = settings;
         let metrics = self.services.metrics.tenant(&tenant);
+        let requests = self.requests(&tenant, &limits);
+        let http = HttpAccess::new(self.http.clone(), &limits, requests, Arc::clone(&metrics));
         let environment = Environment {
             kv: KvStore { key: kv_key(&tenant).into(), max_keys: limits.kv_keys, max_bytes: limits.kv_bytes },
             log: self.log(&tenant, &limits),
@@ -184,6 +196,7 @@ impl PluginHost {
             backbone: Arc::clone(&self.services.backbone),
             kv_value_bytes: limits.kv_value_bytes,
             memory_bytes: limits.memory_bytes,
+            http,
         };
         Arc::new_cyclic(|this| Plugin {
             key: NEXT_KEY.fetch_add(1, Ordering::Relaxed),
@@ -233,6 +246,13 @@ impl PluginHost {
             Arc::new(TenantLog::new(limits.log_bytes, limits.log_lines_per_s, metrics))
         });
         Arc::clone(log)
+    }
+
+    /// A tenant's requests in flight.
+    fn requests(&self, tenant: &TenantId, limits: &TenantPlugins) -> InFlight {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || InFlight::new(Semaphore::new(limits.http_requests));
+        Arc::clone(requests.entry(tenant.clone()).or_insert_with(new))
     }
 
     /// Takes a plugin out of use: calls fail from now on, and its instances go.

@@ -2,6 +2,9 @@
 //!
 //! There are two ways to link. *Pure* is for the `on-deliver` hooks: nothing waits, the store refuses, clocks and
 //! random numbers follow the message. *Free* is for all others. Which one an instance has never changes.
+//!
+//! Most of WASI is inert, because runtimes of languages ask for it and do well without. Only a component that imports
+//! `wasi:http` gets the real thing ([`wasi`]), and only in the free way; in the pure way its calls trap.
 
 use std::sync::Arc;
 
@@ -9,14 +12,16 @@ use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Linker, LinkerInstance, ResourceType};
 use wasmtime::{Engine, bail};
 
-use super::inspect::{is_inert, split_name};
+use super::inspect::{HTTP, is_inert, split_name};
 
 mod clocks;
 mod context;
 mod inert;
 mod keyvalue;
+mod output;
 mod settings;
 mod state;
+mod wasi;
 
 pub(super) use state::{CallContext, Environment, HostState};
 
@@ -38,11 +43,19 @@ type Instance<'l> = LinkerInstance<'l, HostState>;
 pub(super) fn link(engine: &Engine, component: &Component, way: Way) -> wasmtime::Result<Linker<HostState>> {
     let mut linker = Linker::new(engine);
     let ty = component.component_type();
+    let mut names = ty.imports(engine).map(|(name, _)| split_name(name));
+    let waits = way == Way::Free && names.any(|name| name.package == HTTP);
+    if waits {
+        wasi::define(&mut linker)?;
+    }
     for (name, import) in ty.imports(engine) {
         let ComponentItem::ComponentInstance(imported) = import.ty else {
             bail!("`{name}` is imported, and is no interface");
         };
         let parts = split_name(name);
+        if waits && wasi::has(parts.package) {
+            continue;
+        }
         let mut instance = linker.instance(name)?;
         for (resource, item) in imported.exports(engine) {
             if matches!(item.ty, ComponentItem::Resource(_)) {
@@ -50,7 +63,7 @@ pub(super) fn link(engine: &Engine, component: &Component, way: Way) -> wasmtime
             }
         }
         define(&mut instance, parts.package, parts.interface, way)?;
-        if is_inert(parts.package) {
+        if is_inert(parts.package) || parts.package == HTTP {
             for (function, item) in imported.exports(engine) {
                 if matches!(item.ty, ComponentItem::ComponentFunc(_)) {
                     stub(&mut instance, name, function);

@@ -3,12 +3,14 @@
 //! Only headers are read here, in one pass that ends at the first limit; what is inside functions is checked
 //! by the process that compiles. So a component made to be dear costs its reader nothing.
 
+use crate::config::TenantPlugins;
 use crate::plugin::hooks::{Hook, Hooks};
 use crate::telemetry::Label as _;
 
 mod imports;
 mod reader;
 
+pub(super) use imports::HTTP;
 pub use imports::is_inert;
 pub(super) use imports::split as split_name;
 
@@ -85,13 +87,19 @@ pub enum Rejection {
     /// It imports something that is not there.
     #[error(
         "the component imports `{import}`, which plugins do not get here. There are: tidegate:plugin/context, \
-         wasi:config/store, wasi:keyvalue/store and atomics, wasi:logging, wasi:clocks, wasi:random, and inert \
-         wasi:cli, io, filesystem, sockets (docs/plugins.md)"
+         wasi:config/store, wasi:keyvalue/store and atomics, wasi:logging, wasi:clocks, wasi:random, wasi:http/types \
+         and outgoing-handler, and inert wasi:cli, io, filesystem, sockets (docs/plugins.md)"
     )]
     Import {
         /// Which.
         import: Box<str>,
     },
+    /// It imports `wasi:http`, and its tenant's plugins may ask nobody.
+    #[error(
+        "the component imports wasi:http, and this tenant's plugins may ask no host: have the operator list those it \
+         needs (tenants.<id>.plugins.http_hosts), or build it without"
+    )]
+    NoHttpHosts,
     /// It exports no hook.
     #[error(
         "the component exports none of the hooks, so that it would never be called: export at least one of \
@@ -134,6 +142,14 @@ pub enum Rejection {
     /// This node is to blame.
     #[error("this node cannot prepare plugins now: {0}")]
     Node(Box<str>),
+}
+
+impl Inspected {
+    /// Whether a tenant's plugins may have what it imports.
+    pub fn permitted(&self, limits: &TenantPlugins) -> Result<(), Rejection> {
+        let asks = self.imports.iter().any(|import| split_name(import).package == HTTP);
+        if asks && limits.http_hosts.is_empty() { Err(Rejection::NoHttpHosts) } else { Ok(()) }
+    }
 }
 
 impl Rejection {

@@ -191,7 +191,8 @@ fn store(pre: &InstancePre<HostState>, environment: &Arc<Environment>) -> Store<
 
 /// Lets a guest run so long, with a pause for others at each tick.
 fn grant_free(store: &mut Store<HostState>, deadline: Duration) {
-    store.data_mut().yields = ticks(deadline);
+    let state = store.data_mut();
+    (state.yields, state.deadline) = (ticks(deadline), deadline);
     store.set_epoch_deadline(1);
 }
 

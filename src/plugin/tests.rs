@@ -21,6 +21,7 @@ mod calls;
 mod compiling;
 mod failures;
 mod guests;
+mod http;
 mod uploads;
 
 /// The plugin of `plugins/probe`.

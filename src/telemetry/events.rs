@@ -25,6 +25,11 @@ pub fn plugin_code_not_kept(file: &Path, error: &dyn Display) {
     tracing::warn!(file = %file.display(), %error, "machine code of a plugin cannot be kept");
 }
 
+/// What this machine trusts cannot be read, or not all of it: servers that plugins ask may be refused.
+pub fn plugin_tls_roots(error: &dyn Display) {
+    tracing::warn!(%error, "trusted certificates cannot be read; plugins reach fewer servers by https");
+}
+
 /// A node that starts waits for plugins to be ready, so many of so many.
 pub fn plugins_awaited(ready: usize, all: usize) {
     tracing::info!(ready, all, "plugins are prepared before the node takes traffic");

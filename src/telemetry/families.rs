@@ -221,6 +221,8 @@ families! {
         |m, out| out.tenants(m, |t| &t.plugin_waiting);
     Counter "plugin_cut_offs" "Times a plugin was cut off because it failed too often"
         |m, out| out.tenants(m, |t| &t.plugin_cut_offs);
+    Counter "plugin_http_requests" "HTTP requests of the tenant's plugins, by what came of them"
+        |m, out| out.tenants_labelled(m, "outcome", |t| &t.plugin_http_requests);
     Counter "plugin_log_lines" "Lines for the log of the tenant's plugins"
         |m, out| out.tenants_labelled(m, "outcome", |t| &t.plugin_log_lines);
     Gauge "plugin_instances" "Instances of plugins, idle ones included"

@@ -238,6 +238,24 @@ labels! {
         Unavailable = "unavailable",
     }
 
+    /// What came of a request that a plugin made.
+    PluginHttpOutcome {
+        /// A status came; all of the body that was asked for, too.
+        Answered = "answered",
+        /// It was not made: its host is none that the operator lists.
+        Denied = "denied",
+        /// It was not made: too many of the tenant's are in flight.
+        Overloaded = "overloaded",
+        /// No connection, no TLS, or no HTTP.
+        Failed = "failed",
+        /// It took longer than it may.
+        Timeout = "timeout",
+        /// The body has more bytes than it may.
+        TooLarge = "too_large",
+        /// The plugin's call ended before an answer came.
+        Abandoned = "abandoned",
+    }
+
     /// What became of a line for a tenant's plugin log.
     PluginLogLine {
         /// It is there.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
 use super::labels::{
-    BackboneFault, CursorWriteOutcome, DeadLetterOutcome, Gap, PluginHook, PluginLogLine, PluginOutcome,
-    PublishOutcome, Refusal, Resume, Skip, Transport, Via,
+    BackboneFault, CursorWriteOutcome, DeadLetterOutcome, Gap, PluginHook, PluginHttpOutcome, PluginLogLine,
+    PluginOutcome, PublishOutcome, Refusal, Resume, Skip, Transport, Via,
 };
 use super::values::{Counter, Gauge, Histogram, Labelled};
 use super::{exposition, families};
@@ -153,6 +153,8 @@ pub struct TenantMetrics {
     pub plugin_waiting: Gauge,
     /// Times a plugin was cut off because it failed too often.
     pub plugin_cut_offs: Counter,
+    /// Requests that the tenant's plugins made by `wasi:http`.
+    pub plugin_http_requests: Labelled<PluginHttpOutcome, Counter>,
     /// Lines for the log of the tenant's plugins.
     pub plugin_log_lines: Labelled<PluginLogLine, Counter>,
 }
@@ -190,6 +192,7 @@ impl Default for TenantMetrics {
             plugin_busy_nanos: Counter::default(),
             plugin_waiting: Gauge::default(),
             plugin_cut_offs: Counter::default(),
+            plugin_http_requests: Labelled::default(),
             plugin_log_lines: Labelled::default(),
         }
     }

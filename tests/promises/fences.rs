@@ -39,7 +39,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("wasmtime", &["plugin"]),
     ("quinn", &["transport", "router::relay"]),
     ("h3", &["transport", "router::relay"]),
-    ("hyper", &["transport", "api", "shard"]),
+    ("hyper", &["transport", "api", "shard", "plugin::http"]),
     ("axum", &["transport", "api", "shard"]),
     ("opentelemetry", &["telemetry"]),
     ("tracing_opentelemetry", &["telemetry"]),

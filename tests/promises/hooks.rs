@@ -10,11 +10,14 @@ use tidegate_support::node::Node;
 mod classes;
 mod clients;
 mod messages;
+mod outside;
 mod routing;
 mod versions;
 
 /// Does what messages say: `plugins/probe`.
 const PROBE: &[u8] = include_bytes!("../../plugins/probe/probe.wasm");
+/// Asks a server who clients are: `plugins/http-authenticator`.
+const ASKS: &[u8] = include_bytes!("../../plugins/http-authenticator/http-authenticator.wasm");
 /// Signed tokens with roles: `plugins/authenticator`.
 const AUTHENTICATOR: &[u8] = include_bytes!("../../plugins/authenticator/authenticator.wasm");
 /// Whispers: `plugins/personal-view`.

@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 use std::sync::LazyLock;
 
 use serde_json::Value;
+use tidegate_support::server::Server;
 
 use crate::harness::TIDEGATE;
 
@@ -113,6 +114,21 @@ fn an_authenticator_that_is_not_set_up_lets_nobody_in() {
         let trials = tried(&committed("authenticator"), &samples, settings);
         assert!(logged(&trials[0]).contains("the setting"), "the log says which: {trials:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_http_authenticator_asks_a_server() {
+    let server = Server::start().await.unwrap();
+    let (component, samples) =
+        (committed("http-authenticator"), path("plugins/http-authenticator/samples.jsonl"));
+    let url = format!("url={}", server.url("/who"));
+    let mut arguments = vec!["test", component.to_str().unwrap(), "--samples", samples.to_str().unwrap()];
+    arguments.extend(["--json", "--deadline-ms", "20000", "--set", &url]);
+    let (_, why) = refused(&plugin(&arguments));
+    assert!(why.contains("http_hosts"), "{why}");
+    arguments.extend(["--http-host", &server.authority]);
+    said(&plugin(&arguments));
+    assert_eq!(server.seen().len(), 2, "nobody is asked about no token");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::backbone::backoff::Backoff;
 use crate::domain::{PluginName, TenantId};
 use crate::plugin::catalog::Version;
 use crate::plugin::catalog::readiness::check;
-use crate::plugin::inspect::{Inspected, inspect};
+use crate::plugin::inspect::inspect;
 use crate::plugin::rollout::{Rollout, Served};
 use crate::plugin::{ContentHash, Rejection};
 
@@ -158,8 +158,10 @@ pub(super) async fn upload(
     let looked = tokio::task::spawn_blocking(move || {
         inspect(&whole, most).map(|inspected| (inspected, ContentHash::of(&whole)))
     });
-    let (Inspected { hooks, .. }, content) =
+    let (inspected, content) =
         looked.await.map_err(|error| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error))??;
+    inspected.permitted(&caller.served.limits)?;
+    let hooks = inspected.hooks;
     let id = Version::id(content, &settings);
     let version =
         Version { version: id, content, bytes: bytes.len() as u64, hooks, uploaded_ms: 0, settings };

@@ -53,7 +53,10 @@ fn as_text(args: &CheckArgs, shop: &Workshop) -> String {
         format!("  imports   {}", if used.is_empty() { "nothing".to_owned() } else { used.join(", ") }),
     ];
     if !inert.is_empty() {
-        lines.push(format!("  inert     {} of its runtime's, which do nothing here", inert.len()));
+        let asks = used.iter().any(|import| import.starts_with("wasi:http/"));
+        let (word, why) =
+            if asks { ("wasi", "and wait for its requests") } else { ("inert", "which do nothing here") };
+        lines.push(format!("  {word:<9} {} of its runtime's, {why}", inert.len()));
     }
     let limits = &shop.limits;
     lines.extend([

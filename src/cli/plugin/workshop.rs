@@ -14,7 +14,7 @@ use clap::Args;
 use crate::backbone::embedded::Embedded;
 use crate::backbone::wake::DirtySet;
 use crate::cli::{CliError, load};
-use crate::config::{PluginsConfig, TenantPlugins};
+use crate::config::{HttpHost, PluginsConfig, TenantPlugins};
 use crate::domain::TenantId;
 use crate::plugin::answers::AnswerLimits;
 use crate::plugin::compile::{CompileCommand, NodeKey};
@@ -46,6 +46,9 @@ pub struct WorkshopArgs {
     /// How long a hook may take here, where this machine is slower than a node.
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=600_000))]
     pub deadline_ms: Option<u64>,
+    /// A host that the plugin may ask by wasi:http, beside those of the configuration; may be given several times.
+    #[arg(long, value_name = "HOST")]
+    pub http_host: Vec<HttpHost>,
     /// Where compiled code is kept, which saves seconds for JavaScript and Python
     /// [default: tidegate/plugins in the user's cache folder].
     #[arg(long, value_name = "FOLDER", env = "TIDEGATE_PLUGIN_CACHE")]
@@ -148,6 +151,7 @@ impl Plan {
             let deadline = Duration::from_millis(ms);
             (limits.deadline, limits.authenticate_deadline) = (deadline, deadline);
         }
+        limits.http_hosts.extend_from_slice(&args.http_host);
         let plugins = PluginsConfig {
             // One worker, so that one instance answers all there is to answer.
             workers: NonZeroUsize::MIN,

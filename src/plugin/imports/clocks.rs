@@ -11,7 +11,7 @@ use super::super::contract::Datetime;
 use super::{HostState, Inert, Instance};
 
 /// Most random bytes at once.
-const RANDOM_BYTES: u64 = 64 << 10;
+pub(super) const RANDOM_BYTES: u64 = 64 << 10;
 /// Where the monotonic clock begins.
 static START: LazyLock<Moment> = LazyLock::new(Moment::now);
 

@@ -5,13 +5,11 @@ use wasmtime::component::Resource;
 use wasmtime::{StoreContextMut, bail};
 
 use super::super::contract::StreamError;
-use super::super::log::Level;
+use super::output::Stream;
 use super::{HostState, Inert, Instance};
 
 /// What a write to an output takes at once.
 const WRITE_BYTES: u64 = 4096;
-/// Output without an end of line that counts as a line.
-const LINE_BYTES: usize = 4096;
 /// The streams by the number in their handle.
 const STDIN: u32 = 0;
 const STDOUT: u32 = 1;
@@ -83,7 +81,11 @@ fn streams(instance: &mut Instance<'_>) -> wasmtime::Result<()> {
         instance.func_wrap(
             name,
             |mut store: Store<'_>, (stream, bytes): (Handle, Vec<u8>)| -> Streamed<()> {
-                store.data_mut().say(stream.rep(), &bytes);
+                let state = store.data_mut();
+                match stream.rep() {
+                    STDERR => state.stderr.say(&state.environment, Stream::Stderr, &bytes),
+                    _ => state.stdout.say(&state.environment, Stream::Stdout, &bytes),
+                }
                 Ok((Ok(()),))
             },
         )?;
@@ -92,42 +94,4 @@ fn streams(instance: &mut Instance<'_>) -> wasmtime::Result<()> {
         instance.func_wrap(name, |_: Store<'_>, (_,): (Handle,)| -> Streamed<()> { Ok((Ok(()),)) })?;
     }
     Ok(())
-}
-
-/// Output that is no whole line yet.
-#[derive(Debug, Default)]
-pub(super) struct Unsaid {
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
-}
-
-impl HostState {
-    /// Output becomes lines of the log: where a line ends, where it is too long, and where the instance ends.
-    /// Runtimes write a traceback piece by piece.
-    fn say(&mut self, stream: u32, bytes: &[u8]) {
-        let unsaid = if stream == STDERR { &mut self.unsaid.stderr } else { &mut self.unsaid.stdout };
-        let mut whole = std::mem::take(unsaid);
-        whole.extend_from_slice(bytes);
-        let line_end = whole.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let end = if whole.len() - line_end < LINE_BYTES { line_end } else { whole.len() };
-        let rest = whole.split_off(end);
-        self.log_output(stream, &whole);
-        *(if stream == STDERR { &mut self.unsaid.stderr } else { &mut self.unsaid.stdout }) = rest;
-    }
-
-    fn log_output(&self, stream: u32, bytes: &[u8]) {
-        let (level, context) =
-            if stream == STDERR { (Level::Warn, "stderr") } else { (Level::Info, "stdout") };
-        let text = String::from_utf8_lossy(bytes);
-        for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            self.log(level, context, line);
-        }
-    }
-}
-
-impl Drop for HostState {
-    fn drop(&mut self) {
-        self.log_output(STDOUT, &self.unsaid.stdout);
-        self.log_output(STDERR, &self.unsaid.stderr);
-    }
 }

@@ -1,13 +1,16 @@
 //! What an instance's host functions know.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use wasmtime::ResourceLimiter;
 
 use super::super::engine::{CORE_INSTANCES, MEMORIES, TABLE_ELEMENTS, TABLES};
 use super::super::facts::Facts;
+use super::super::http::HttpAccess;
 use super::super::log::{Level, TenantLog};
-use super::inert::Unsaid;
+use super::output::{Stream, Unsaid};
+use super::wasi::Wasi;
 use crate::backbone::Backbone;
 use crate::backbone::kv::KvStore;
 use crate::domain::{Offset, TenantId};
@@ -25,6 +28,14 @@ pub(in crate::plugin) struct Environment {
     pub(in crate::plugin) kv: KvStore,
     pub(in crate::plugin) kv_value_bytes: usize,
     pub(in crate::plugin) memory_bytes: usize,
+    /// What it may ask for by `wasi:http`.
+    pub(in crate::plugin) http: HttpAccess,
+}
+
+impl Environment {
+    pub(super) fn log(&self, level: Level, context: &str, message: &str) {
+        self.log.add(self.backbone.clock().now_ms(), &self.name, level, context, message);
+    }
 }
 
 /// What is known of the call that is under way.
@@ -44,13 +55,20 @@ pub(in crate::plugin) struct HostState {
     pub(in crate::plugin) limiter: Limiter,
     /// Times that the guest may still make room for others until its deadline, where it does.
     pub(in crate::plugin) yields: u64,
-    pub(super) unsaid: Unsaid,
+    /// How long the call that is under way may take, where it may wait.
+    pub(in crate::plugin) deadline: Duration,
+    /// Only of a component that imports `wasi:http`, and only once it has called something of WASI.
+    pub(super) wasi: Option<Box<Wasi>>,
+    pub(super) stdout: Unsaid,
+    pub(super) stderr: Unsaid,
 }
 
 impl HostState {
     pub(in crate::plugin) fn new(environment: Arc<Environment>) -> Self {
         let limiter = Limiter { most: environment.memory_bytes, ..Limiter::default() };
-        Self { environment, call: CallContext::default(), limiter, yields: 0, unsaid: Unsaid::default() }
+        let (stdout, stderr) = Default::default();
+        let call = CallContext::default();
+        Self { environment, call, limiter, yields: 0, deadline: Duration::ZERO, wasi: None, stdout, stderr }
     }
 
     pub(in crate::plugin) fn now_ms(&self) -> u64 {
@@ -58,8 +76,14 @@ impl HostState {
     }
 
     pub(super) fn log(&self, level: Level, context: &str, message: &str) {
-        let Environment { log, name, backbone, .. } = &*self.environment;
-        log.add(backbone.clock().now_ms(), name, level, context, message);
+        self.environment.log(level, context, message);
+    }
+}
+
+impl Drop for HostState {
+    fn drop(&mut self) {
+        self.stdout.end(&self.environment, Stream::Stdout);
+        self.stderr.end(&self.environment, Stream::Stderr);
     }
 }
 

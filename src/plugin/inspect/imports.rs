@@ -20,6 +20,9 @@ pub(in crate::plugin) fn split(name: &str) -> Name<'_> {
     Name { package, interface, version }
 }
 
+/// The package by which plugins ask servers.
+pub(in crate::plugin) const HTTP: &str = "wasi:http";
+
 /// Whether an interface is there only because language runtimes ask for it.
 pub fn is_inert(package: &str) -> bool {
     matches!(package, "wasi:cli" | "wasi:io" | "wasi:filesystem" | "wasi:sockets")
@@ -40,6 +43,7 @@ pub(super) fn allowed(import: &str) -> Result<(), Rejection> {
         ("wasi:logging", "logging") => matches!(name.version, None | Some("0.1.0-draft")),
         ("wasi:clocks", "wall-clock" | "monotonic-clock") => preview_2,
         ("wasi:random", "random" | "insecure" | "insecure-seed") => preview_2,
+        (HTTP, "types" | "outgoing-handler") => preview_2,
         (package, _) if is_inert(package) => preview_2,
         _ => false,
     };
@@ -71,11 +75,14 @@ mod tests {
             "wasi:clocks/wall-clock@0.2.6",
             "wasi:cli/environment@0.2.0",
             "wasi:filesystem/types@0.2.3",
+            "wasi:http/types@0.2.0",
+            "wasi:http/outgoing-handler@0.2.12",
         ] {
             assert_eq!(allowed(good), Ok(()), "{good}");
         }
         for bad in [
-            "wasi:http/outgoing-handler@0.2.0",
+            "wasi:http/outgoing-handler@0.3.0",
+            "wasi:http/incoming-handler@0.2.0",
             "wasi:keyvalue/batch@0.2.0-draft",
             "wasi:keyvalue/store@0.2.0-draft2",
             "wasi:clocks/wall-clock@0.3.0",

@@ -98,8 +98,8 @@ async fn machine_code_is_kept_and_believed_only_if_it_is_ours() {
     assert!(prepare(b"one").await.is_ok());
 }
 
-#[test]
-fn a_folder_that_others_can_write_to_is_refused() {
+#[tokio::test]
+async fn a_folder_that_others_can_write_to_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let plugins = PluginsConfig { folder: Some(folder.path().to_owned()), ..config() };

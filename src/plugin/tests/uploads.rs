@@ -27,8 +27,8 @@ fn what_is_no_component_is_told_what_it_is() {
 
 #[test]
 fn imports_exports_and_versions_are_named() {
-    let import = surface(&["wasi:http/outgoing-handler@0.2.0"], &[HOOK]);
-    assert_eq!(refused(&import), Rejection::Import { import: "wasi:http/outgoing-handler@0.2.0".into() });
+    let import = surface(&["wasi:http/incoming-handler@0.2.0"], &[HOOK]);
+    assert_eq!(refused(&import), Rejection::Import { import: "wasi:http/incoming-handler@0.2.0".into() });
     let version = surface(&[], &["tidegate:plugin/on-session@0.2.0"]);
     assert_eq!(refused(&version), Rejection::Version { version: "0.2.0".into() });
     let version = surface(&["tidegate:plugin/context@1.0.0"], &[HOOK]);

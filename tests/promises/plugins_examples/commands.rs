@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
+use tidegate_support::server::Server;
 
 use super::{committed, guests, kept, path, plugin, refused, said, tried};
 
@@ -45,6 +46,42 @@ fn a_new_plugin_in_javascript_is_built_and_tested() {
 fn a_new_plugin_in_python_is_built_and_tested() {
     from_new_to_tested("python");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_in_javascript_asks_by_fetch() {
+    let folder = tempfile::tempdir().unwrap();
+    said(&new(folder.path(), "asks", "js", &["authenticate"]));
+    let project = folder.path().join("asks");
+    let world = project.join("wit/world.wit");
+    let text = std::fs::read_to_string(&world).unwrap();
+    let line = "    include tidegate:plugin/imports@0.1.0;\n";
+    std::fs::write(&world, text.replace(line, &format!("{line}{}", line.replace("imports", "http"))))
+        .unwrap();
+    std::fs::write(project.join("plugin.js"), ASKS).unwrap();
+    let component = guests::built(&project, "asks-js");
+    let server = Server::start().await.unwrap();
+    let (url, samples) = (format!("url={}", server.url("/who")), project.join("expected.jsonl"));
+    let expected = r#"{"token": "ada", "expect": {"verdict": "admit", "user": "ada"}}
+        {"token": "eve", "expect": {"verdict": "refuse", "reason": "status 403"}}"#;
+    std::fs::write(&samples, expected).unwrap();
+    let mut arguments = vec!["test", component.to_str().unwrap(), "--samples", samples.to_str().unwrap()];
+    arguments.extend(["--deadline-ms", "20000", "--set", &url, "--http-host", &server.authority]);
+    said(&plugin(&arguments));
+}
+
+/// Asks a server who clients are.
+const ASKS: &str = r"
+import { get } from 'wasi:config/store@0.2.0-rc.1';
+
+export const authenticate = {
+  async authenticate({ token }) {
+    const answer = await fetch(get('url'), { method: 'POST', body: JSON.stringify({ token }) });
+    if (answer.status !== 200) throw { reason: `status ${answer.status}` };
+    const { user } = await answer.json();
+    return { user };
+  },
+};
+";
 
 #[test]
 fn a_new_plugin_takes_nothings_place() {

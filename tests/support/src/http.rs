@@ -98,7 +98,7 @@ fn parse(raw: &[u8]) -> Result<Answer> {
     Ok(Answer { status, head, body })
 }
 
-fn dechunk(mut rest: &[u8]) -> Result<Vec<u8>> {
+pub(crate) fn dechunk(mut rest: &[u8]) -> Result<Vec<u8>> {
     let mut body = Vec::new();
     loop {
         let line = rest.windows(2).position(|w| w == b"\r\n").context("a chunk without length")?;

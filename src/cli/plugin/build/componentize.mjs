@@ -1,6 +1,16 @@
-import { readFile, writeFile } from 'node:fs/promises';
-import { basename } from 'node:path';
+import { readFile, readdir, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+
+// Clocks, random numbers and the log come from the contract's imports where a plugin asks for them.
+const without = ['random', 'clocks', 'stdio', 'http', 'fetch-event'];
+
+// `fetch` is there for a world that includes `http`; it needs the rest of WASI, to be able to wait.
+async function asksServers(folder) {
+  const files = (await readdir(folder)).filter((file) => file.endsWith('.wit'));
+  const texts = await Promise.all(files.map((file) => readFile(join(folder, file), 'utf8')));
+  return texts.some((text) => /^\s*include\s+tidegate:plugin\/http@/m.test(text));
+}
 
 const [module, source, witPath, worldName, out] = process.argv.slice(1);
 try {
@@ -9,8 +19,7 @@ try {
     sourceName: basename(source),
     witPath,
     worldName,
-    // Clocks, random numbers and the log come from the contract's imports where a plugin asks for them.
-    disableFeatures: ['random', 'clocks', 'stdio', 'http', 'fetch-event'],
+    disableFeatures: (await asksServers(witPath)) ? ['fetch-event'] : without,
   });
   await writeFile(out, component);
 } catch (error) {

@@ -9,6 +9,8 @@ pub(super) const WIT: &[(&str, &str)] = &[
     ("tidegate-plugin/worlds.wit", include_str!("../../../../wit/worlds.wit")),
     ("wasi-clocks/clocks.wit", include_str!("../../../../wit/deps/wasi-clocks/clocks.wit")),
     ("wasi-config/store.wit", include_str!("../../../../wit/deps/wasi-config/store.wit")),
+    ("wasi-http/http.wit", include_str!("../../../../wit/deps/wasi-http/http.wit")),
+    ("wasi-io/io.wit", include_str!("../../../../wit/deps/wasi-io/io.wit")),
     ("wasi-keyvalue/keyvalue.wit", include_str!("../../../../wit/deps/wasi-keyvalue/keyvalue.wit")),
     ("wasi-logging/logging.wit", include_str!("../../../../wit/deps/wasi-logging/logging.wit")),
     ("wasi-random/random.wit", include_str!("../../../../wit/deps/wasi-random/random.wit")),
