@@ -197,8 +197,9 @@ impl Subscription {
         self.doubt(before, until);
         self.push_gap(self.position, until, reason, fx);
         if until != self.position {
-            // What was tried before lies in the gap; in a new life the log may end below it.
-            self.window.disinherit();
+            // What was tried before may lie in the gap, or be what follows it.
+            self.window.passed(until);
+            // In a new life the log may end below it.
             self.window.forget_above(until);
         }
         self.position = until;

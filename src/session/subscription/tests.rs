@@ -408,6 +408,25 @@ fn attempts_belong_to_the_message_that_was_tried() {
 }
 
 #[test]
+fn attempts_stay_with_a_message_that_comes_after_a_gap() {
+    let position = Position { offset: at(5), epoch: Epoch(1) };
+    let stored = Cursor { position, attempts: 2, head: Some(at(8)) };
+    // What lies before it was trimmed, or it was trimmed too.
+    for (next, attempt) in [(8, 3), (9, 1)] {
+        let (mut sub, mut fx) = (subscription(From::Stored(stored), true), Effects::new());
+        sub.on_open(0, &tail(9, 1), &mut fx);
+        fx.clear();
+        sub.on_page(0, at(5), &page(5, &[next], 9, false, 1), moment(Instant::now()), &mut fx);
+        let sent = |effect: &Effect| match effect {
+            Effect::Deliver { .. } => Some(1),
+            Effect::Redeliver { attempt, .. } => Some(*attempt),
+            _ => None,
+        };
+        assert_eq!(fx.iter().find_map(sent), Some(attempt), "{fx:?}");
+    }
+}
+
+#[test]
 fn a_subscription_is_small() {
     assert!(size_of::<Subscription>() <= 256, "{}", size_of::<Subscription>());
 }
