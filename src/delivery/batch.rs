@@ -46,7 +46,7 @@ impl Item {
     /// Bytes it is accounted with in ring, cache and outbox: payload and an allowance for the rest.
     pub fn bytes(&self) -> usize {
         const AROUND: usize = 160;
-        AROUND + self.message.as_ref().map_or(0, |message| message.data.len())
+        AROUND + self.message.as_ref().map_or(0, |message| message.bytes())
     }
 }
 

@@ -7,8 +7,8 @@
 //! *Invariants*: an entry meets the version that its offset says, or waits until this is known. What has no
 //! answer goes by the tenant's policy, never by chance.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quick_cache::Weighter;
@@ -28,8 +28,9 @@ use crate::telemetry::{DeadLetterOutcome, Skip, events};
 
 /// Bytes of what plugins made, kept for others of the same audience.
 const CACHE_BYTES: u64 = 32 << 20;
-/// Dead letters that a node writes in a second of messages whose plugin failed; more are lost and counted.
-const LETTERS_A_SECOND: u64 = 200;
+/// Dead letters that a node writes in a second of messages of one tenant whose plugin failed; more are lost and
+/// counted.
+const LETTERS_A_SECOND: u32 = 200;
 /// For how long no second letter is written of a message, whichever node's plugin fails.
 const ONE_LETTER: Duration = Duration::from_secs(3_600);
 
@@ -38,8 +39,14 @@ pub struct Shaper {
     plugins: Plugins,
     backbone: Arc<dyn Backbone>,
     made: Cache<Key, Made, Weigh>,
-    /// The current second and the letters written in it, as `second << 16 | letters`.
-    letters: AtomicU64,
+    letters: Mutex<Letters>,
+}
+
+/// The letters of the current second.
+#[derive(Debug, Default)]
+struct Letters {
+    second: u64,
+    tenants: HashMap<TenantId, u32>,
 }
 
 /// What was made, by which plugin, of what, for whom.
@@ -67,7 +74,7 @@ impl Weighter<Key, Made> for Weigh {
         const AROUND: u64 = 160;
         match made {
             Made::Same | Made::Nothing => AROUND,
-            Made::Other(message) => 2 * AROUND + message.data.len() as u64,
+            Made::Other(message) => 2 * AROUND + message.bytes() as u64,
         }
     }
 }
@@ -85,7 +92,7 @@ impl Shaper {
     pub fn new(plugins: Plugins, backbone: Arc<dyn Backbone>) -> Self {
         const TYPICAL: u64 = 512;
         let made = Cache::with_weighter((CACHE_BYTES / TYPICAL) as usize, CACHE_BYTES, Weigh);
-        Self { plugins, backbone, made, letters: AtomicU64::new(0) }
+        Self { plugins, backbone, made, letters: Mutex::default() }
     }
 
     /// Whether these entries of a tenant meet no plugin, which needs no waiting to tell.
@@ -190,7 +197,7 @@ impl Shaper {
             Audience::Session(subscriber) => Some(subscriber.user.as_str()),
             Audience::Everyone | Audience::Class(_) => None,
         };
-        let outcome = if self.may_bury() {
+        let outcome = if self.may_bury(&channel.tenant) {
             let who = format!("{:032x}", rand::random::<u128>());
             let lease = letter_lease(&channel.view.stream, item.offset, user.unwrap_or_default());
             match self.backbone.lease(&lease, &who, ONE_LETTER).await {
@@ -220,14 +227,15 @@ impl Shaper {
         events::dead_letter(&channel.metrics, &channel.tenant, &channel.name, item.offset, outcome);
     }
 
-    fn may_bury(&self) -> bool {
-        const COUNT: u64 = 0xffff;
+    fn may_bury(&self, tenant: &TenantId) -> bool {
         let second = self.backbone.clock().now_ms() / 1_000;
-        let counted = self.letters.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |state| {
-            let count = if state >> 16 == second { state & COUNT } else { 0 };
-            (count < LETTERS_A_SECOND).then_some(second << 16 | (count + 1))
-        });
-        counted.is_ok()
+        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        if letters.second != second {
+            *letters = Letters { second, ..Letters::default() };
+        }
+        let written = letters.tenants.entry(tenant.clone()).or_default();
+        *written += 1;
+        *written <= LETTERS_A_SECOND
     }
 
     /// The moment by which it is known what an entry meets. A backend that makes up offsets of the future does

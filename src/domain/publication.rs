@@ -111,6 +111,12 @@ impl Publication {
         Ok(message)
     }
 
+    /// Bytes of payload and headers: what of it can be large.
+    pub fn bytes(&self) -> usize {
+        let headers = self.headers.iter().flatten().map(|(name, value)| name.len() + value.len());
+        self.data.len() + headers.sum::<usize>()
+    }
+
     /// The fields to `XADD`, in a fixed order, `data` first.
     pub fn into_fields(self) -> Vec<(Bytes, Bytes)> {
         fn field(name: &'static str, value: impl Into<Bytes>) -> (Bytes, Bytes) {

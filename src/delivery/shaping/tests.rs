@@ -126,6 +126,15 @@ async fn the_tenant_says_what_becomes_of_a_message_whose_plugin_fails() {
     }
 }
 
+#[tokio::test]
+async fn the_letters_of_one_tenant_leave_others_theirs() {
+    let rig = Rig::new();
+    let (_keeper, shaper) = shaper(&rig, &rig.probe().await, 0);
+    let (acme, other) = (TenantId::parse("acme").unwrap(), TenantId::parse("other").unwrap());
+    while shaper.may_bury(&acme) {}
+    assert!(shaper.may_bury(&other));
+}
+
 #[test]
 fn an_audience_is_narrowed_as_far_as_the_plugin_looks() {
     let class = Audience::Class("gold".into());
