@@ -1,26 +1,36 @@
 //! Tells plugins that sessions come and go. Nobody waits for it.
 
-use std::sync::Arc;
+use std::array;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::future::join_all;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::contract::SessionNews;
 use super::{Facts, Failure, Hook, Plugin, PluginHost};
-use crate::domain::SessionId;
+use crate::domain::{SessionId, TenantId};
 
-/// Sessions are spread over so many lanes; in each one piece of news is told after the other.
-const LANES: usize = 16;
+/// A tenant's sessions are spread over so many lanes; in each one piece of news is told after the other.
+const LANES: usize = 8;
 /// News that waits in a lane; more is left out, and counted as overload.
-const WAITING: usize = 256;
+const WAITING: usize = 512;
 
-/// Where news of sessions is handed in: in order for one session. Bounded.
+/// Where news of sessions is handed in: in order for one session. Bounded, for each tenant by itself.
 #[derive(Clone)]
-pub struct NewsDesk {
-    lanes: Arc<[mpsc::Sender<News>]>,
+pub struct NewsDesk(Arc<Desk>);
+
+struct Desk {
+    runtime: Handle,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+    tenants: Mutex<HashMap<TenantId, Lanes>>,
 }
+
+type Lanes = [mpsc::Sender<News>; LANES];
 
 struct News {
     host: Arc<PluginHost>,
@@ -30,16 +40,20 @@ struct News {
 }
 
 impl NewsDesk {
-    /// Opens it. When `cancel` fires what waits is left out; the handle joins the task.
+    /// Opens it on the runtime that this is called on. When `cancel` fires what waits is left out; the handle joins
+    /// its tasks.
     pub fn open(cancel: CancellationToken) -> (Self, JoinHandle<()>) {
-        let (lanes, waiting): (Vec<_>, Vec<_>) = (0..LANES).map(|_| mpsc::channel(WAITING)).unzip();
-        let task = async move {
-            tokio::select! {
-                () = cancel.cancelled() => {}
-                _ = join_all(waiting.into_iter().map(tell)) => {}
+        let (runtime, tasks, tenants) = (Handle::current(), TaskTracker::new(), Mutex::default());
+        let end = {
+            let (cancel, tasks) = (cancel.clone(), tasks.clone());
+            async move {
+                cancel.cancelled().await;
+                tasks.close();
+                tasks.wait().await;
             }
         };
-        (Self { lanes: lanes.into() }, tokio::spawn(task))
+        let end = runtime.spawn(end);
+        (Self(Arc::new(Desk { runtime, tasks, cancel, tenants })), end)
     }
 
     /// Hands in news of a session for this plugin.
@@ -51,10 +65,22 @@ impl NewsDesk {
         facts: Facts,
     ) {
         let lane = session.to_bytes()[0] as usize % LANES;
-        let news = News { host, plugin, news, facts };
-        if let Err(full) = self.lanes[lane].try_send(news) {
+        let mut tenants = self.0.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        let lanes = tenants.entry(plugin.tenant().clone()).or_insert_with(|| self.0.lanes());
+        if let Err(full) = lanes[lane].try_send(News { host, plugin, news, facts }) {
             full.into_inner().plugin.settle(Hook::OnSession, &Err::<(), _>(Failure::Overloaded), |()| false);
         }
+    }
+}
+
+impl Desk {
+    fn lanes(&self) -> Lanes {
+        array::from_fn(|_| {
+            let (lane, waiting) = mpsc::channel(WAITING);
+            let told = self.cancel.clone().run_until_cancelled_owned(tell(waiting));
+            self.tasks.spawn_on(told, &self.runtime);
+            lane
+        })
     }
 }
 
