@@ -35,6 +35,7 @@ pub mod prepare;
 pub mod rollout;
 pub mod store;
 pub mod tables;
+mod turns;
 mod workers;
 
 #[cfg(test)]

@@ -326,7 +326,8 @@ impl PluginHost {
         let items: Vec<Item> = messages.into_iter().map(item).collect();
         let (reply, answer) = oneshot::channel();
         let answers = Vec::with_capacity(count);
-        let batch = Batch { plugin: Arc::clone(plugin), items: items.into_iter(), answers, reply };
+        let batch =
+            Batch { plugin: Arc::clone(plugin), items: items.into_iter(), answers, reply, admitted: false };
         self.workers.submit_patiently(Job::Batch(batch)).await;
         answer.await.unwrap_or_else(|_| vec![Err(Failure::Unavailable); count])
     }

@@ -3,7 +3,6 @@
 //! Its states are its owners. Whoever starts one gets it *ready*; a call takes it and gives it back ready, or not
 //! at all: after a trap, a missed deadline or its last call there is none. It never leaves its worker's thread.
 
-use tokio::time::timeout;
 use wasmtime::component::{InstancePre, TypedFunc};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 
@@ -12,6 +11,7 @@ use super::engine::ticks;
 use super::hooks::{Functions, Hook, HookCall, Places};
 use super::imports::{CallContext, Environment, HostState};
 use super::outcome::Failure;
+use super::turns::{Meter, Turns};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,24 +43,21 @@ impl Instance {
         blueprint: Option<&Blueprint>,
         environment: &Arc<Environment>,
         deadline: Duration,
+        turns: &Turns,
     ) -> Result<Self, Failure> {
         let blueprint = blueprint.ok_or(Failure::Unavailable)?;
         let mut store = store(&blueprint.free, environment);
-        store.epoch_deadline_callback(|mut store| {
-            let state = store.data_mut();
-            if state.yields == 0 {
-                return Ok(UpdateDeadline::Interrupt);
-            }
-            state.yields -= 1;
-            Ok(UpdateDeadline::Yield(1))
+        store.epoch_deadline_callback(|store| {
+            let state = store.data();
+            let is_over = state.meter.ran() >= state.deadline;
+            Ok(if is_over { UpdateDeadline::Interrupt } else { UpdateDeadline::Yield(1) })
         });
-        grant_free(&mut store, deadline);
-        let started = match timeout(deadline, blueprint.free.instantiate_async(&mut store)).await {
-            Ok(Ok(instance)) => Ok(instance),
-            Ok(Err(error)) => Err(failure(&error, &mut store)),
-            Err(_) => Err(Failure::Timeout),
-        };
-        Ok(Self::ready(store, started?, blueprint))
+        let meter = grant_free(&mut store, deadline);
+        let started = turns.within(deadline, &meter, blueprint.free.instantiate_async(&mut store)).await?;
+        match started {
+            Ok(instance) => Ok(Self::ready(store, instance, blueprint)),
+            Err(error) => Err(failure(&error, &mut store)),
+        }
     }
 
     /// Starts an instance for pure calls. It runs until it is done or its deadline.
@@ -103,23 +100,22 @@ impl Instance {
         context: CallContext,
         deadline: Duration,
         limits: AnswerLimits,
+        turns: &Turns,
     ) -> (Result<H::Answer, Failure>, Option<Self>) {
         let function = match self.function::<H>() {
             Ok(function) => function,
             Err(failure) => return (Err(failure), Some(self)),
         };
         self.begin(context);
-        grant_free(&mut self.store, deadline);
+        let meter = grant_free(&mut self.store, deadline);
         // A call that is dropped half way leaves its instance where it was: nobody gets it again.
-        let Ok(called) = timeout(deadline, function.call_async(&mut self.store, args)).await else {
-            return (Err(Failure::Timeout), None);
-        };
-        match called {
-            Ok(raw) => {
+        match turns.within(deadline, &meter, function.call_async(&mut self.store, args)).await {
+            Ok(Ok(raw)) => {
                 self.store.data_mut().call = CallContext::default();
                 (H::check(raw, &limits).map_err(Failure::BadAnswer), Some(self))
             }
-            Err(error) => (Err(failure(&error, &mut self.store)), None),
+            Ok(Err(error)) => (Err(failure(&error, &mut self.store)), None),
+            Err(missed) => (Err(missed), None),
         }
     }
 
@@ -190,10 +186,11 @@ fn store(pre: &InstancePre<HostState>, environment: &Arc<Environment>) -> Store<
 }
 
 /// Lets a guest run so long, with a pause for others at each tick.
-fn grant_free(store: &mut Store<HostState>, deadline: Duration) {
-    let state = store.data_mut();
-    (state.yields, state.deadline) = (ticks(deadline), deadline);
+fn grant_free(store: &mut Store<HostState>, deadline: Duration) -> Arc<Meter> {
     store.set_epoch_deadline(1);
+    let state = store.data_mut();
+    state.deadline = deadline;
+    Arc::clone(&state.meter)
 }
 
 /// Which failure an error is. Nothing of it is formatted.

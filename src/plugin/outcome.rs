@@ -11,9 +11,12 @@ pub enum Failure {
     /// The guest trapped.
     #[error("the plugin trapped: {}", cause(*.0))]
     Trap(Option<Trap>),
-    /// It did not answer before its deadline.
+    /// It ran until its deadline.
     #[error("the plugin took too long")]
     Timeout,
+    /// What it waited for, the key-value store or a server, did not answer before its deadline.
+    #[error("what the plugin waited for did not answer in time")]
+    HostTimeout,
     /// It trapped after memory beyond its limit was refused.
     #[error("the plugin wanted more memory than it may have")]
     OutOfMemory,
@@ -66,6 +69,7 @@ impl Failure {
         match self {
             Self::Trap(_) => PluginOutcome::Trap,
             Self::Timeout => PluginOutcome::Timeout,
+            Self::HostTimeout => PluginOutcome::HostTimeout,
             Self::OutOfMemory => PluginOutcome::OutOfMemory,
             Self::BadAnswer(_) => PluginOutcome::BadAnswer,
             Self::Overloaded => PluginOutcome::Overloaded,

@@ -33,11 +33,15 @@ struct Shared {
     queue: Mutex<Fair<Job>>,
     /// Something was queued, or is to be looked at.
     wake: Notify,
+    /// The same for workers that have room for nothing but batches.
+    batches: Notify,
     /// A job left the queue.
     room: Notify,
     stopping: AtomicBool,
     /// Moves when a plugin is retired: instances of it are to be dropped.
-    retired: AtomicU64,
+    sweeps: AtomicU64,
+    /// Moves when the engine has no room for an instance: idle ones are to be dropped.
+    shortages: AtomicU64,
     metrics: Metrics,
 }
 
@@ -52,15 +56,17 @@ impl Workers {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             wake: Notify::new(),
+            batches: Notify::new(),
             room: Notify::new(),
             stopping: AtomicBool::new(false),
-            retired: AtomicU64::new(0),
+            sweeps: AtomicU64::new(0),
+            shortages: AtomicU64::new(0),
             metrics,
         });
         let mut workers = Self { shared, threads: Vec::with_capacity(count), ticker };
         for number in 0..count {
             let (shared, wakeful) = (Arc::clone(&workers.shared), workers.ticker.wakeful());
-            let most = (instances / count).max(1);
+            let most = (instances / count).max(2);
             let run = move || work(&shared, wakeful, most);
             workers.threads.push(thread::Builder::new().name(format!("plugin-{number}")).spawn(run)?);
         }
@@ -95,7 +101,7 @@ impl Workers {
 
     /// Has instances of retired plugins dropped.
     pub(super) fn sweep(&self) {
-        self.shared.retired.fetch_add(1, Ordering::SeqCst);
+        self.shared.sweeps.fetch_add(1, Ordering::SeqCst);
         self.shared.wake.notify_waiters();
     }
 }
@@ -132,12 +138,18 @@ impl Shared {
         let concurrency = plugin.limits.concurrency;
         self.lock().push(plugin.tenant(), job, concurrency, most)?;
         plugin.metrics.plugin_waiting.inc();
-        self.wake.notify_one();
+        self.tell_work();
         Ok(())
     }
 
-    fn pop(&self) -> Option<Job> {
-        let job = self.lock().pop()?;
+    /// An instance could not be had.
+    fn tell_shortage(&self) {
+        self.shortages.fetch_add(1, Ordering::SeqCst);
+        self.wake.notify_waiters();
+    }
+
+    fn pop(&self, may_run: impl Fn(&Job) -> bool) -> Option<Job> {
+        let job = self.lock().pop(may_run)?;
         job.plugin().metrics.plugin_waiting.dec();
         self.room.notify_waiters();
         Some(job)
@@ -156,8 +168,13 @@ impl Shared {
         drop(queue);
         if more {
             // The lane may have been held back by its concurrency, with nobody awake.
-            self.wake.notify_one();
+            self.tell_work();
         }
+    }
+
+    fn tell_work(&self) {
+        self.wake.notify_one();
+        self.batches.notify_one();
     }
 }
 

@@ -226,6 +226,8 @@ labels! {
         Trap = "trap",
         /// It took too long.
         Timeout = "timeout",
+        /// What it waited for took too long.
+        HostTimeout = "host_timeout",
         /// It wanted more memory than it may have.
         OutOfMemory = "out_of_memory",
         /// Its answer is not as it has to be.

@@ -9,6 +9,7 @@ use super::super::engine::{CORE_INSTANCES, MEMORIES, TABLE_ELEMENTS, TABLES};
 use super::super::facts::Facts;
 use super::super::http::HttpAccess;
 use super::super::log::{Level, TenantLog};
+use super::super::turns::Meter;
 use super::output::{Stream, Unsaid};
 use super::wasi::Wasi;
 use crate::backbone::Backbone;
@@ -53,8 +54,8 @@ pub(in crate::plugin) struct HostState {
     pub(in crate::plugin) environment: Arc<Environment>,
     pub(in crate::plugin) call: CallContext,
     pub(in crate::plugin) limiter: Limiter,
-    /// Times that the guest may still make room for others until its deadline, where it does.
-    pub(in crate::plugin) yields: u64,
+    /// What the guest has run in the call that is under way, where it may wait.
+    pub(in crate::plugin) meter: Arc<Meter>,
     /// How long the call that is under way may take, where it may wait.
     pub(in crate::plugin) deadline: Duration,
     /// Only of a component that imports `wasi:http`, and only once it has called something of WASI.
@@ -66,9 +67,8 @@ pub(in crate::plugin) struct HostState {
 impl HostState {
     pub(in crate::plugin) fn new(environment: Arc<Environment>) -> Self {
         let limiter = Limiter { most: environment.memory_bytes, ..Limiter::default() };
-        let (stdout, stderr) = Default::default();
-        let call = CallContext::default();
-        Self { environment, call, limiter, yields: 0, deadline: Duration::ZERO, wasi: None, stdout, stderr }
+        let (call, meter, stdout, stderr) = Default::default();
+        Self { environment, call, limiter, meter, deadline: Duration::ZERO, wasi: None, stdout, stderr }
     }
 
     pub(in crate::plugin) fn now_ms(&self) -> u64 {

@@ -3,6 +3,8 @@
 use super::super::contract::Incoming;
 use super::guests::{self, session};
 use super::*;
+use crate::domain::SessionId;
+use tokio_util::sync::CancellationToken;
 
 fn publication(data: &str) -> Incoming {
     Incoming { user: "ada".into(), channel: "room:1".into(), data: Bytes::copy_from_slice(data.as_bytes()) }
@@ -124,4 +126,76 @@ async fn output_is_logged_by_lines_however_it_is_written() {
         rig.host.on_session(&plugin, guests::news(), Facts::default()).await.unwrap();
     }
     assert_eq!(rig.output().len(), 2, "a line has 4 KiB at most");
+}
+
+/// Fills all but the places that are kept for batches with calls that do not end.
+fn hogs<'r>(rig: &'r Rig, probe: &'r Plugin) -> impl Future<Output = ()> + 'r {
+    let limits = TenantPlugins { concurrency: 100, ..settings("hog").limits };
+    let hog = rig.host.bind(Arc::clone(probe.prepared()), Settings { limits, ..settings("hog") });
+    async move {
+        let spin = || rig.host.on_publish(&hog, publication("spin"), Facts::default());
+        let ended = futures_util::future::select_all((0..50).map(|_| Box::pin(spin()))).await;
+        panic!("a loop ended: {:?}", ended.0);
+    }
+}
+
+#[tokio::test]
+async fn messages_have_their_turn_however_many_calls_do_not_end() {
+    let rig = Rig::new();
+    let probe = rig.probe().await;
+    let answers = async {
+        // The calls are under way.
+        while rig.metrics.node().plugin_instances.get() < 14 {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..10 {
+            assert_eq!(rig.host.deliver(&probe, vec![message("plain")]).await, [Ok(DeliverVerdict::Accept)]);
+        }
+    };
+    tokio::select! {
+        () = hogs(&rig, &probe) => {}
+        () = answers => {}
+    }
+}
+
+#[tokio::test]
+async fn messages_wait_where_the_engine_has_no_room() {
+    // The engine has room for eight instances of one memory each, the workers for more.
+    let workers = NonZeroUsize::new(8).unwrap();
+    let rig = Rig::with(PluginsConfig { workers, instances: 8, ..config() }, NodeKey::random());
+    let probe = rig.probe().await;
+    let batches = (0..40).map(|n| {
+        let limits = TenantPlugins { concurrency: 8, ..settings("acme").limits };
+        let tenant = format!("tenant-{n}");
+        let plugin = rig.host.bind(Arc::clone(probe.prepared()), Settings { limits, ..settings(&tenant) });
+        let host = &rig.host;
+        async move { host.deliver(&plugin, vec![message("plain"); 3]).await }
+    });
+    for answers in futures_util::future::join_all(batches).await {
+        assert_eq!(answers, vec![Ok(DeliverVerdict::Accept); 3]);
+    }
+}
+
+#[tokio::test]
+async fn news_of_a_tenant_whose_plugin_hangs_keeps_no_others_waiting() {
+    let rig = Rig::new();
+    let endless = session("(func (export \"f\") (param i32 i32 i32 i32 i32) (loop $l (br $l)))");
+    let (hangs, other) = (rig.plugin(&endless, settings("acme")).await, settings("other"));
+    let other = rig.plugin(&session(guests::NOTHING), other).await;
+    let cancel = CancellationToken::new();
+    let (desk, task) = NewsDesk::open(cancel.clone());
+    let id = SessionId::random();
+    let hand_in = |plugin: &Arc<Plugin>| {
+        let plugin = (Arc::clone(&rig.host), Arc::clone(plugin));
+        desk.hand_in(id, plugin, guests::news(), Facts::default());
+    };
+    (0..2_000).for_each(|_| hand_in(&hangs));
+    assert!(rig.count(Hook::OnSession, PluginOutcome::Overloaded) > 0, "what waits is bounded");
+    hand_in(&other);
+    let told = &rig.metrics.tenant(other.tenant()).plugin_calls;
+    while told.of(Hook::OnSession).of(PluginOutcome::Answered).get() == 0 {
+        tokio::task::yield_now().await;
+    }
+    cancel.cancel();
+    task.await.unwrap();
 }

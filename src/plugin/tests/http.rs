@@ -114,9 +114,9 @@ async fn a_server_that_hangs_costs_the_call_that_asked() {
         let began = Instant::now();
         let (failed, ()) = futures_util::future::join(calls, others).await;
         assert!(began.elapsed() >= authenticate_deadline);
-        assert!(failed.iter().all(|failed| *failed == Err(Failure::Timeout)), "{path}: {failed:?}");
+        assert!(failed.iter().all(|failed| *failed == Err(Failure::HostTimeout)), "{path}: {failed:?}");
     }
-    assert_eq!(rig.count(Hook::Authenticate, PluginOutcome::Timeout), 12);
+    assert_eq!(rig.count(Hook::Authenticate, PluginOutcome::HostTimeout), 12);
     eventually("requests that ended with their calls", || async {
         let over = [PluginHttpOutcome::Abandoned, PluginHttpOutcome::Timeout, PluginHttpOutcome::Answered];
         // 20 were answered at once, and of 6 the head came.

@@ -9,21 +9,23 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::time::sleep;
 
 use super::Shared;
 use super::job::{Ask, Batch, Job, Step, Trial};
 use crate::plugin::answers::DeliverVerdict;
-use crate::plugin::engine::{Running as Ticking, Wakeful};
+use crate::plugin::engine::{Running as Ticking, TICK, Wakeful};
 use crate::plugin::host::Plugin;
 use crate::plugin::imports::Way;
 use crate::plugin::instance::Instance;
 use crate::plugin::outcome::Failure;
 use crate::plugin::prepare::Tried;
+use crate::plugin::turns::Turns;
 
-/// Free calls that one worker has under way.
-const IN_FLIGHT: usize = 64;
 /// How long a call may wait for its turn.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// An instance that nobody has called for so long is dropped.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// Whose instances, and how they are linked.
 type Key = (u64, Way);
@@ -35,10 +37,14 @@ pub(super) struct Bench<'w> {
     ticking: Option<Ticking>,
     idle: HashMap<Key, Vec<Idle>>,
     running: FuturesUnordered<Pin<Box<dyn Future<Output = Done>>>>,
+    turns: Turns,
     /// Instances here, idle and busy.
     count: usize,
+    /// At least two.
     most: usize,
-    swept: u64,
+    sweeps: u64,
+    shortages: u64,
+    swept: Instant,
 }
 
 struct Idle {
@@ -47,17 +53,40 @@ struct Idle {
     since: Instant,
 }
 
-/// A free call that is over.
-struct Done {
-    plugin: Arc<Plugin>,
-    instance: Option<Instance>,
-    nanos: u64,
+/// What was under way and is over.
+enum Done {
+    /// A free call.
+    Call { plugin: Arc<Plugin>, instance: Option<Instance>, nanos: u64 },
+    /// The wait of a batch for which the engine had no room.
+    Wait(Batch),
+}
+
+/// What is left of a batch.
+enum Rest {
+    Nothing,
+    /// It goes on when it is its turn again.
+    Later(Batch),
+    /// There is no instance for it.
+    NoRoom(Batch),
 }
 
 impl<'w> Bench<'w> {
     pub(super) fn new(shared: &'w Arc<Shared>, wakeful: Wakeful, most: usize) -> Self {
-        let (idle, running) = Default::default();
-        Self { shared, wakeful, ticking: None, idle, running, count: 0, most, swept: 0 }
+        let (idle, running, turns) = Default::default();
+        let (ticking, swept) = (None, Instant::now());
+        Self {
+            shared,
+            wakeful,
+            ticking,
+            idle,
+            running,
+            turns,
+            count: 0,
+            most,
+            sweeps: 0,
+            shortages: 0,
+            swept,
+        }
     }
 
     /// Works until the workers are stopped.
@@ -65,20 +94,24 @@ impl<'w> Bench<'w> {
         let shared = self.shared;
         while !shared.stopping.load(Ordering::SeqCst) {
             self.sweep();
-            let room = self.running.len() < IN_FLIGHT;
             let wake = shared.wake.notified();
-            let next = if room { shared.pop() } else { None };
-            match next {
+            // Calls that wait leave an instance to batches, which would wait as long otherwise.
+            let has_room = self.running.len() + 1 < self.most;
+            match shared.pop(|job| has_room || matches!(job, Job::Batch(_))) {
                 Some(job) => self.begin(job),
                 None if self.running.is_empty() => {
                     self.ticking = None;
-                    wake.await;
+                    tokio::select! {
+                        () = wake => {}
+                        () = sleep(IDLE), if self.count > 0 => {}
+                    }
                 }
                 None => {
                     tokio::select! {
                         biased;
                         Some(done) = self.running.next() => self.finish(done),
-                        () = wake, if room => {}
+                        () = wake, if has_room => {}
+                        () = shared.batches.notified(), if !has_room => {}
                     }
                 }
             }
@@ -121,21 +154,17 @@ impl<'w> Bench<'w> {
             return self.shared.done(&plugin, 0, None);
         }
         let idle = self.take((plugin.key, Way::Free));
-        if idle.is_none() && !self.make_room() {
-            call.fail(&plugin, Failure::Overloaded);
-            return self.shared.done(&plugin, 0, None);
+        if idle.is_none() {
+            self.make_room();
         }
+        let (shared, turns) = (Arc::clone(self.shared), self.turns.clone());
         self.running.push(Box::pin(timed(plugin, move |plugin| async move {
             let instance = match idle {
                 Some(instance) => Ok(instance),
-                None => {
-                    let deadline = plugin.start_deadline();
-                    Instance::start_free(plugin.prepared.blueprint.as_ref(), &plugin.environment, deadline)
-                        .await
-                }
+                None => start(&shared, &plugin, &turns).await,
             };
             match instance {
-                Ok(instance) => call.run(plugin, instance).await,
+                Ok(instance) => call.run(plugin, instance, turns).await,
                 Err(failure) => {
                     call.fail(&plugin, failure);
                     None
@@ -145,17 +174,12 @@ impl<'w> Bench<'w> {
     }
 
     fn begin_trial(&mut self, trial: Trial) {
-        if !self.make_room() {
-            let plugin = Arc::clone(&trial.plugin);
-            Job::Trial(trial).fail(Failure::Overloaded);
-            return self.shared.done(&plugin, 0, None);
-        }
+        self.make_room();
+        let (shared, turns) = (Arc::clone(self.shared), self.turns.clone());
         let Trial { plugin, reply } = trial;
         self.running.push(Box::pin(timed(plugin, move |plugin| async move {
-            let deadline = plugin.start_deadline();
             let began = Instant::now();
-            let started =
-                Instance::start_free(plugin.prepared.blueprint.as_ref(), &plugin.environment, deadline).await;
+            let started = start(&shared, &plugin, &turns).await;
             let tried = started.map(|mut instance| Tried {
                 misfit: plugin.prepared.hooks.iter().find(|hook| !instance.fits(*hook)),
                 memory_bytes: instance.memory_bytes(),
@@ -171,49 +195,58 @@ impl<'w> Bench<'w> {
     fn run_batch(&mut self, batch: Batch) {
         let (plugin, began) = (Arc::clone(&batch.plugin), Instant::now());
         let rest = self.slice(&plugin, batch, began);
-        self.shared.done(&plugin, nanos(began.elapsed()), rest);
+        let turn = began.elapsed();
+        self.turns.add(turn);
+        let rest = match rest {
+            Rest::Nothing => None,
+            Rest::Later(batch) => Some(Job::Batch(batch)),
+            Rest::NoRoom(batch) => {
+                self.shared.tell_shortage();
+                return self.running.push(Box::pin(async move {
+                    sleep(TICK).await;
+                    Done::Wait(batch)
+                }));
+            }
+        };
+        self.shared.done(&plugin, nanos(turn), rest);
     }
 
     /// What is left of a batch after its slice, or after an instance that is to be used no more.
-    fn slice(&mut self, plugin: &Arc<Plugin>, mut batch: Batch, began: Instant) -> Option<Job> {
+    fn slice(&mut self, plugin: &Arc<Plugin>, mut batch: Batch, began: Instant) -> Rest {
         if batch.is_moot() {
-            return None;
+            return Rest::Nothing;
+        }
+        if !batch.admit() {
+            batch.answer();
+            return Rest::Nothing;
         }
         let key = (plugin.key, Way::Pure);
         let mut instance = match self.take_pure(key, plugin) {
             Ok(instance) => instance,
+            Err(Failure::Overloaded) => return Rest::NoRoom(batch),
             Err(failure) if failure.is_plugins() => {
                 // Each start may cost its whole deadline: one for each message, as traps do.
                 batch.fail_next(failure);
-                if batch.items.len() == 0 {
-                    batch.answer();
-                    return None;
-                }
-                if plugin.is_cut_off() {
-                    batch.fail_rest(Failure::CutOff);
-                    return None;
-                }
-                return Some(Job::Batch(batch));
+                return Rest::Later(batch);
             }
             Err(failure) => {
                 batch.fail_rest(failure);
-                return None;
+                return Rest::Nothing;
             }
         };
         match batch.step(&mut instance, began) {
             Step::Done => {
                 self.put_pure(key, plugin, instance, batch.answers.last());
                 batch.answer();
-                None
+                Rest::Nothing
             }
             Step::Later => {
                 self.put_pure(key, plugin, instance, None);
-                Some(Job::Batch(batch))
+                Rest::Later(batch)
             }
             Step::Fresh => {
                 self.drop_one();
-                drop(instance);
-                Some(Job::Batch(batch))
+                Rest::Later(batch)
             }
         }
     }
@@ -222,9 +255,7 @@ impl<'w> Bench<'w> {
         if let Some(instance) = self.take(key) {
             return Ok(instance);
         }
-        if !self.make_room() {
-            return Err(Failure::Overloaded);
-        }
+        self.make_room();
         let deadline = plugin.start_deadline();
         let started = Instance::start_pure(plugin.prepared.blueprint.as_ref(), &plugin.environment, deadline);
         if started.is_err() {
@@ -250,7 +281,13 @@ impl<'w> Bench<'w> {
     }
 
     fn finish(&mut self, done: Done) {
-        let Done { plugin, instance, nanos } = done;
+        let (plugin, instance, nanos) = match done {
+            Done::Call { plugin, instance, nanos } => (plugin, instance, nanos),
+            Done::Wait(batch) => {
+                let plugin = Arc::clone(&batch.plugin);
+                return self.shared.done(&plugin, 0, Some(Job::Batch(batch)));
+            }
+        };
         match instance {
             Some(instance) if instance.calls() < plugin.limits.instance_calls && !plugin.is_retired() => {
                 self.put((plugin.key, Way::Free), Arc::clone(&plugin), instance);
@@ -270,32 +307,30 @@ impl<'w> Bench<'w> {
     }
 
     /// Counts one instance more; the one that was idle for longest goes if there are too many.
-    fn make_room(&mut self) -> bool {
-        if self.count >= self.most && !self.drop_oldest() {
-            return false;
+    fn make_room(&mut self) {
+        if self.count >= self.most {
+            self.drop_oldest();
         }
         self.count += 1;
         let node = self.shared.metrics.node();
         node.plugin_instances.inc();
         node.plugin_instances_made.inc();
-        true
     }
 
-    fn drop_oldest(&mut self) -> bool {
+    fn drop_oldest(&mut self) {
         // The first of a list is the one that was put there first.
         let oldest = self
             .idle
             .iter()
             .filter_map(|(key, idle)| Some((idle.first()?.since, *key)))
             .min_by_key(|(since, _)| *since);
-        let Some((_, key)) = oldest else { return false };
+        let Some((_, key)) = oldest else { return };
         let idle = self.idle.get_mut(&key).expect("it was just found there");
         idle.remove(0);
         if idle.is_empty() {
             self.idle.remove(&key);
         }
         self.drop_one();
-        true
     }
 
     fn drop_one(&mut self) {
@@ -303,20 +338,40 @@ impl<'w> Bench<'w> {
         self.shared.metrics.node().plugin_instances.dec();
     }
 
-    /// Drops instances of plugins that were retired.
+    /// Drops idle instances: of plugins that were retired, those that nobody has needed for long, and all where the
+    /// engine has no room for another.
     fn sweep(&mut self) {
-        let retired = self.shared.retired.load(Ordering::SeqCst);
-        if retired == self.swept {
+        let now = Instant::now();
+        let sweeps = self.shared.sweeps.load(Ordering::SeqCst);
+        let shortages = self.shared.shortages.load(Ordering::SeqCst);
+        let is_short = shortages != self.shortages;
+        if !is_short && sweeps == self.sweeps && now - self.swept < IDLE {
             return;
         }
-        self.swept = retired;
+        (self.sweeps, self.shortages, self.swept) = (sweeps, shortages, now);
         let before: usize = self.idle.values().map(Vec::len).sum();
         self.idle.retain(|_, idle| {
-            idle.retain(|idle| !idle.plugin.is_retired());
+            idle.retain(|idle| !is_short && !idle.plugin.is_retired() && now - idle.since < IDLE);
             !idle.is_empty()
         });
         let after: usize = self.idle.values().map(Vec::len).sum();
         (after..before).for_each(|_| self.drop_one());
+    }
+}
+
+/// Starts an instance for calls that may wait, once the engine has room for it.
+async fn start(shared: &Shared, plugin: &Plugin, turns: &Turns) -> Result<Instance, Failure> {
+    let (blueprint, began) = (plugin.prepared.blueprint.as_ref(), Instant::now());
+    loop {
+        let started =
+            Instance::start_free(blueprint, &plugin.environment, plugin.start_deadline(), turns).await;
+        match started {
+            Err(Failure::Overloaded) if began.elapsed() < PATIENCE => {
+                shared.tell_shortage();
+                sleep(TICK).await;
+            }
+            started => return started,
+        }
     }
 }
 
@@ -334,7 +389,7 @@ where
         polled
     })
     .await;
-    Done { plugin, instance, nanos: nanos(spent) }
+    Done::Call { plugin, instance, nanos: nanos(spent) }
 }
 
 fn nanos(duration: Duration) -> u64 {

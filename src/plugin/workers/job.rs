@@ -18,6 +18,7 @@ use crate::plugin::imports::CallContext;
 use crate::plugin::instance::{Instance, is_reusable};
 use crate::plugin::outcome::Failure;
 use crate::plugin::prepare::Tried;
+use crate::plugin::turns::Turns;
 
 /// How long a batch runs before others have their turn.
 const SLICE: Duration = Duration::from_millis(2);
@@ -43,7 +44,7 @@ pub(in crate::plugin) trait Ask: Send {
     /// Whether nobody waits for the answer any more.
     fn is_moot(&self) -> bool;
     fn since(&self) -> Instant;
-    fn run(self: Box<Self>, plugin: Arc<Plugin>, instance: Instance) -> Running;
+    fn run(self: Box<Self>, plugin: Arc<Plugin>, instance: Instance, turns: Turns) -> Running;
     fn fail(self: Box<Self>, plugin: &Plugin, failure: Failure);
 }
 
@@ -86,12 +87,12 @@ impl<H: HookCall> Ask for Call<H> {
         self.since
     }
 
-    fn run(self: Box<Self>, plugin: Arc<Plugin>, instance: Instance) -> Running {
+    fn run(self: Box<Self>, plugin: Arc<Plugin>, instance: Instance, turns: Turns) -> Running {
         let Self { args, facts, reply, .. } = *self;
         let context = CallContext { facts, ..CallContext::default() };
         let deadline = plugin.deadline(H::HOOK);
         Box::pin(async move {
-            let called = instance.call_free::<H>(args, context, deadline, plugin.answers).await;
+            let called = instance.call_free::<H>(args, context, deadline, plugin.answers, &turns).await;
             let (result, instance) = called;
             plugin.settle(H::HOOK, &result, H::is_refusal);
             // Whoever waited is gone.
@@ -128,6 +129,8 @@ pub(in crate::plugin) struct Batch {
     pub(in crate::plugin) items: std::vec::IntoIter<Item>,
     pub(in crate::plugin) answers: Vec<Result<DeliverVerdict, Failure>>,
     pub(in crate::plugin) reply: oneshot::Sender<Vec<Result<DeliverVerdict, Failure>>>,
+    /// The breaker has let the next message through.
+    pub(in crate::plugin) admitted: bool,
 }
 
 /// How far a batch came.
@@ -145,13 +148,26 @@ impl Batch {
         self.reply.is_closed()
     }
 
+    /// Finds the next message that the breaker lets through, so that no instance is started for others; those have
+    /// their answer. Whether there is one.
+    pub(super) fn admit(&mut self) -> bool {
+        while self.items.len() > 0 && !self.admitted {
+            self.admitted = self.plugin.lets_through();
+            if !self.admitted {
+                self.fail_next(Failure::CutOff);
+            }
+        }
+        self.admitted
+    }
+
     /// Calls the hook for one message after the other until the slice is over or the instance is spent.
     pub(super) fn step(&mut self, instance: &mut Instance, began: Instant) -> Step {
         let deadline = ticks(self.plugin.deadline(Hook::OnDeliver));
         while let Some(item) = self.items.next() {
-            let result = match self.admit() {
-                Ok(()) => self.call(instance, item, deadline),
-                Err(failure) => Err(failure),
+            let result = if std::mem::take(&mut self.admitted) || self.plugin.lets_through() {
+                self.call(instance, item, deadline)
+            } else {
+                Err(Failure::CutOff)
             };
             let reusable = is_reusable(&result) && instance.calls() < self.plugin.limits.instance_calls;
             self.settle(&result);
@@ -169,10 +185,6 @@ impl Batch {
     fn settle(&self, result: &Result<DeliverVerdict, Failure>) {
         let hook = self.plugin.hooks().iter().find(|hook| hook.scope().is_some());
         self.plugin.settle(hook.unwrap_or(Hook::OnDeliver), result, |_| false);
-    }
-
-    fn admit(&self) -> Result<(), Failure> {
-        if self.plugin.lets_through() { Ok(()) } else { Err(Failure::CutOff) }
     }
 
     fn call(&self, instance: &mut Instance, item: Item, deadline: u64) -> Result<DeliverVerdict, Failure> {
@@ -194,6 +206,7 @@ impl Batch {
     /// Answers the next message with a failure: no instance could be had for it.
     pub(super) fn fail_next(&mut self, failure: Failure) {
         if self.items.next().is_some() {
+            self.admitted = false;
             let result = Err(failure);
             self.settle(&result);
             self.answers.push(result);
