@@ -27,7 +27,7 @@ trap 'exit 130' INT TERM
 guests="$CARGO_TARGET_DIR/guests"
 mkdir -p "$guests"
 for name in transformer-js transformer-py; do
-    if [[ ! -e "$guests/$name.wasm" || "plugins/$name" -nt "$guests/$name.wasm" ]]; then
+    if [[ ! -e "$guests/$name.wasm" || -n "$(find wit "plugins/$name" -newer "$guests/$name.wasm" -print -quit)" ]]; then
         tools="${TIDEGATE_TOOLS:-$CARGO_TARGET_DIR/tools}"
         scripts/install-test-tools.sh guests >&2
         TIDEGATE_JS_TOOLS="${TIDEGATE_JS_TOOLS:-$tools/guests-js}" \
