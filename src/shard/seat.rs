@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::api::drain::Counted;
 use crate::domain::Publication;
+use crate::plugin::Scope;
 use crate::protocol::{Codec, ServerFrame, encode_message};
 use crate::session::Session;
 use crate::transport::outbox::{Frame, Outbox};
@@ -18,6 +19,8 @@ pub(super) struct Seat {
     pub(super) session: Box<Session>,
     /// Tells this session from others that sat here.
     pub(super) stamp: u64,
+    /// How finely its tenant's plugins told subscribers apart when it took part in its views.
+    pub(super) scope: Option<Scope>,
     pub(super) link: Option<Link>,
     /// When a session without a connection ends.
     pub(super) expires: Option<Instant>,
@@ -110,10 +113,11 @@ fn jittered(every: Duration) -> Duration {
 }
 
 impl Seat {
-    pub(super) fn new(session: Box<Session>, stamp: u64) -> Self {
+    pub(super) fn new(session: Box<Session>, stamp: u64, scope: Option<Scope>) -> Self {
         Self {
             session,
             stamp,
+            scope,
             link: None,
             expires: None,
             scheduled: None,

@@ -18,8 +18,8 @@ use crate::auth::Identity;
 use crate::backbone::Tail;
 use crate::backbone::clock::Clock;
 use crate::delivery::{Audience, SessionEvent, ShardId, Upstream};
-use crate::domain::{ChannelName, CloseReason, Reconnect, SessionId, TenantId};
-use crate::plugin::{Plugins, Scope};
+use crate::domain::{ChannelName, CloseReason, Reconnect, SessionId};
+use crate::plugin::Plugins;
 use crate::protocol::{ClientFrame, ErrorCode, RequestId, ServerFrame, Subscribe};
 use crate::session::state::done;
 use crate::session::{Effects, Session};
@@ -54,8 +54,6 @@ pub(super) struct State {
     pub(super) metrics: Metrics,
     upstream: Upstream,
     plugins: Plugins,
-    /// How finely the plugins of tenants told subscribers apart when that was looked at last.
-    scopes: HashMap<TenantId, Option<Scope>>,
     pub(super) seats: Slab<Seat>,
     by_session: HashMap<SessionId, usize>,
     pub(super) hub: Hub,
@@ -86,7 +84,6 @@ impl State {
             metrics,
             upstream,
             plugins,
-            scopes: HashMap::new(),
             seats: Slab::new(),
             by_session: HashMap::new(),
             hub: Hub::default(),
@@ -117,7 +114,8 @@ impl State {
         let tenant = session.tenant.clone();
         self.metrics.tenant(&tenant.id).sessions.inc();
         let id = session.id;
-        let at = self.seats.insert(Seat::new(session, stamp));
+        let scope = self.scope(&tenant.id);
+        let at = self.seats.insert(Seat::new(session, stamp, scope));
         self.by_session.insert(id, at);
         let seat = &mut self.seats[at];
         seat.link = Some(link);
