@@ -45,7 +45,10 @@ impl Shard {
         {
             return Ok(admitted(session, Resumed::Home));
         }
-        let identity = self.identify(tenant, token, None, facts).await?;
+        // Known before anybody is asked, so that what is asked about the session later meets the same version.
+        let id =
+            claims.as_ref().and_then(Option::as_ref).map_or_else(SessionId::random, |claims| claims.session);
+        let identity = self.identify(tenant, id, token, None, facts).await?;
         let claims = claims.map(|claims| claims.filter(|claims| belongs(claims, &identity, device.as_ref())));
 
         if let Some(Some(claims)) = &claims
@@ -56,8 +59,8 @@ impl Shard {
         }
         let id = match &claims {
             // Elsewhere the same session goes on, if its device brings the cursors.
-            Some(Some(claims)) if device.is_some() => claims.session,
-            _ => SessionId::random(),
+            Some(Some(_)) if device.is_some() => id,
+            _ => id.sibling(),
         };
         let attached = match device {
             Some(device) => Some(self.attach(tenant, &identity, device).await?),

@@ -13,7 +13,7 @@ use super::state::Place;
 use crate::auth::{self, Identity, MAX_TOKEN_BYTES};
 use crate::config::OnFailure;
 use crate::delivery::shaping::replaced;
-use crate::domain::{ChannelName, CloseReason, Publication, UserId};
+use crate::domain::{ChannelName, CloseReason, Publication, SessionId, UserId};
 use crate::plugin::answers::Refusal;
 use crate::plugin::contract::{Credentials, Incoming, SessionChange, SessionNews, SubscribeRequest};
 use crate::plugin::{
@@ -77,18 +77,19 @@ pub(super) enum Fate {
 }
 
 impl Shard {
-    /// Finds out who a client is: by the tenant's plugin where that authenticates, else by the token itself.
+    /// Finds out who the client of a session is: by the tenant's plugin where that authenticates, else by the token
+    /// itself.
     pub(super) async fn identify(
         &self,
         tenant: &Tenant,
+        session: SessionId,
         token: Option<&str>,
         refreshes: Option<&UserId>,
         facts: Facts,
     ) -> Result<Identity, Refused> {
         let now_ms = self.env.backbone.clock().now_ms();
         let refused = |error: auth::AuthError| Refused::new(error.close_reason(), error.to_string());
-        let plugin =
-            self.env.plugins.for_client(&tenant.id, Hook::Authenticate, now_ms, &auth::token_hash(token));
+        let plugin = self.env.plugins.for_client(&tenant.id, Hook::Authenticate, now_ms, &session.part());
         let Some((host, plugin)) = plugin else {
             return auth::authenticate(tenant, token, now_ms).map_err(refused);
         };
@@ -121,11 +122,12 @@ impl Shard {
         let found = self.with(|state| {
             let seat = &state.seats[state.at(place)?];
             let peer = seat.link.as_ref().and_then(|link| link.socket.peer_addr().ok());
-            Some((seat.session.tenant.clone(), seat.session.identity.user.clone(), peer))
+            let session = &seat.session;
+            Some((session.tenant.clone(), session.id, session.identity.user.clone(), peer))
         });
-        let Some((tenant, user, peer)) = found else { return crate::session::state::done(id) };
+        let Some((tenant, session, user, peer)) = found else { return crate::session::state::done(id) };
         let facts = Asked::default().facts(peer);
-        let identity = self.identify(&tenant, Some(&token), Some(&user), facts).await;
+        let identity = self.identify(&tenant, session, Some(&token), Some(&user), facts).await;
         self.with(|state| {
             let Some(at) = state.at(place) else { return crate::session::state::done(id) };
             state.refresh(at, id, identity.map_err(|refused| refused.message))
@@ -213,7 +215,7 @@ impl Shard {
     /// Who is asked for a session, if anybody.
     pub(super) fn asked_for(&self, session: &Session, hook: Hook) -> Option<(Arc<PluginHost>, Arc<Plugin>)> {
         let now_ms = self.env.backbone.clock().now_ms();
-        self.env.plugins.for_client(&session.tenant.id, hook, now_ms, &session.id.to_bytes())
+        self.env.plugins.for_client(&session.tenant.id, hook, now_ms, &session.id.part())
     }
 }
 

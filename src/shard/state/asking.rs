@@ -22,7 +22,7 @@ impl State {
 
     fn asks(&self, at: usize) -> bool {
         let session = &self.seats[at].session;
-        let (tenant, id) = (&session.tenant.id, session.id.to_bytes());
+        let (tenant, id) = (&session.tenant.id, session.id.part());
         self.plugins.for_client(tenant, Hook::OnSubscribe, self.clock.now_ms(), &id).is_some()
     }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tidegate_support::client::{Client, Options, Refusal};
 use tidegate_support::config::{ADMIN_TOKEN, API_KEY};
 use tidegate_support::node::Node;
-use tidegate_support::plugins::{put_off, put_on};
+use tidegate_support::plugins::{act_once_ready, push, put_off, put_on};
 use tidegate_support::{eventually, http, proven};
 
 use super::{AUTHENTICATOR, PROBE, calls, config, data, known, next, patient};
@@ -188,6 +188,39 @@ async fn a_plugin_says_where_clients_subscribe() {
             ensure!(message.channel == "room:new" && data(&message) == "room:new", "{message:?}");
             silent(&mut ada).await?;
         }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_version_answers_all_that_is_asked_for_a_client() {
+    proven(async {
+        let (node, _) = embedded(config(patient())).await?;
+        let version = push(&node, "door", PROBE, &[]).await?;
+        let half = json!({"version": version, "percent": 50});
+        act_once_ready(&node, "door", "canary", &half).await?;
+        // Without a token each connection is another client: the plugin refuses half of them.
+        let (mut let_in, mut turned_away) = (0, 0);
+        while let_in == 0 || turned_away == 0 {
+            ensure!(let_in + turned_away < 200, "{let_in} were let in, {turned_away} not");
+            match Client::try_connect(&node.ws("demo"), &Options::default()).await? {
+                Ok(_) => let_in += 1,
+                Err(_) => turned_away += 1,
+            }
+        }
+        // Tokens that the plugin alone knows: whom it lets in it also answers where he may subscribe.
+        let mut clients = 0;
+        for n in 0..40 {
+            let Ok(mut ada) = Client::try_connect(&node.ws("demo"), &known(&format!("ada{n}/free"))).await?
+            else {
+                continue;
+            };
+            let answer = ada.request(json!({"type": "subscribe", "channel": "room:closed"})).await?;
+            ensure!(answer.text("message") == "closed to free", "client {n}: {}", answer.0);
+            clients += 1;
+        }
+        ensure!(clients > 0, "it let nobody in");
         Ok(())
     })
     .await;
