@@ -89,35 +89,33 @@ impl Shard {
         let is_known = claims.node == self.env.node
             && claims.token == IdentityHash::of_token(&token)
             && claims.device == device.map(IdentityHash::of_device);
+        let asks = || {
+            let who = claims.session.part();
+            self.env.plugins.for_client(&tenant.id, Hook::Authenticate, now_ms, &who).is_some()
+        };
         // Where no plugin is asked it costs next to nothing to look at the token itself.
-        if !is_known || self.env.plugins.for_client(&tenant.id, Hook::Authenticate, now_ms, &token).is_none()
-        {
+        if !is_known || !asks() {
             return None;
         }
-        let session = self.env.directory.take(claims.session).await?;
-        let holds = session.tenant.id == claims.tenant
-            && session.connections == claims.attach
-            && session.identity.token_hash == token
-            && session.identity.expires_ms.is_none_or(|expires| expires > now_ms);
-        if !holds {
-            self.retire(session, CloseReason::Replaced).await;
-            return None;
-        }
-        Some(session)
+        let is_latest = latest(claims);
+        let holds = move |session: &Session| {
+            is_latest(session)
+                && session.identity.token_hash == token
+                && session.identity.expires_ms.is_none_or(|expires| expires > now_ms)
+        };
+        self.env.directory.take(claims.session, holds).await
     }
 
-    /// Takes a session of this node back from wherever it sits.
+    /// Takes a session of this node back from wherever it sits. One that is another's, or that has gone on since
+    /// the resume token was given out, stays where it is.
     async fn come_home(&self, claims: &ResumeClaims, identity: &Identity) -> Option<Box<Session>> {
-        let mut session = self.env.directory.take(claims.session).await?;
-        let same = session.tenant.id == claims.tenant
-            && session.connections == claims.attach
-            && (session.identity.user == identity.user
-                || identity.is_anonymous() && session.identity.is_anonymous());
-        if !same {
-            // An old token of a session that went on since: it ends here, and its device starts anew.
-            self.retire(session, CloseReason::Replaced).await;
-            return None;
-        }
+        let is_latest = latest(claims);
+        let user = (!identity.is_anonymous()).then(|| identity.user.clone());
+        let is_same = move |session: &Session| {
+            let theirs = &session.identity;
+            is_latest(session) && user.map_or(theirs.is_anonymous(), |user| theirs.user == user)
+        };
+        let mut session = self.env.directory.take(claims.session, is_same).await?;
         if !identity.is_anonymous() {
             *session.identity = identity.clone();
             session.drop_forbidden();
@@ -145,6 +143,12 @@ impl Shard {
         })?;
         Ok(Attached { device, generation, cursors })
     }
+}
+
+/// Whether a session's connection is the one that a resume token was given out to.
+fn latest(claims: &ResumeClaims) -> impl FnOnce(&Session) -> bool + Send + use<> {
+    let (tenant, attach) = (claims.tenant.clone(), claims.attach);
+    move |session| session.tenant.id == tenant && session.connections == attach
 }
 
 /// Whose a session is, for its resume token. Between anonymous clients the token alone speaks.

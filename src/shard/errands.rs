@@ -270,10 +270,11 @@ impl Shard {
         }
     }
 
-    /// Ends a session that was taken from its shard and does not go on.
+    /// Ends a session that was taken from its shard and does not go on here.
     pub(super) async fn retire(&self, mut session: Box<Session>, reason: CloseReason) {
         self.announce(&session, SessionChange::Disconnected);
         self.store_last(&mut session).await;
+        self.env.directory.forget(session.id, self.env.id).await;
         let (lived, last) = (None, true);
         let event = SessionEvent::Disconnected { reason, lived, last };
         self.env.upstream.tell(&session.tenant, event, || who(&session));

@@ -221,15 +221,14 @@ impl State {
         self.errands.push_back(Errand::End { session, left });
     }
 
-    /// Gives a session up to whoever asked for it.
-    pub(super) fn detach(&mut self, session: SessionId, reason: CloseReason) -> Option<Box<Session>> {
-        let at = self.find(session)?;
+    /// Gives a session up to whoever has it from now on.
+    pub(super) fn detach(&mut self, at: usize, reason: CloseReason) -> Box<Session> {
         if let Some(link) = self.unlink(at, reason) {
             let lived = Some(link.opened.elapsed());
             self.tell(at, SessionEvent::Disconnected { reason, lived, last: false });
             self.see_off(link, reason, "the session goes on with another connection", None);
         }
-        Some(self.unseat(at, reason))
+        self.unseat(at, reason)
     }
 
     /// Takes the connection away from a session, which then waits for its client.

@@ -126,6 +126,10 @@ async fn what_a_plugin_allows_ends_when_it_says() {
         })
         .await?;
         ensure!(calls(&node, "authenticate", "refused").await? >= 1, "the plugin said so");
+        // His session still waits for him, should he come with a token that is good.
+        let again = Options::token(signed("bob", 60)).resume(&resume);
+        let home = client(&node, &again).await?;
+        ensure!(home.resumed() == "home", "{:?}", home.connected);
         Ok(())
     })
     .await;
