@@ -47,6 +47,7 @@ mod refuse;
 mod requests;
 mod seat;
 mod state;
+mod turns;
 pub mod waiting;
 
 use errands::DEAD_LETTERS_A_SECOND;

@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use futures_util::stream::{self, StreamExt as _};
 use http::header::{AUTHORIZATION, COOKIE, ORIGIN};
 use http::request::Parts;
 
 use super::Shard;
 use super::connect::Refused;
 use super::state::Place;
+use super::turns::{NextTurn, Turn};
 use crate::auth::{self, Identity, MAX_TOKEN_BYTES};
 use crate::config::OnFailure;
 use crate::delivery::shaping::replaced;
@@ -19,7 +21,7 @@ use crate::plugin::contract::{Credentials, Incoming, SessionChange, SessionNews,
 use crate::plugin::{
     About, Admission, Facts, Failure, Hook, Plugin, PluginHost, PublishVerdict, SubscribeVerdict,
 };
-use crate::protocol::{ErrorCode, RequestId, ServerFrame, Subscribe};
+use crate::protocol::{ClientFrame, ErrorCode, RequestId, ServerFrame, Subscribe};
 use crate::session::Session;
 use crate::tenants::Tenant;
 
@@ -134,15 +136,42 @@ impl Shard {
         })
     }
 
-    /// Asks whether a client may subscribe, and goes on accordingly.
-    pub(super) async fn ask_subscribe(self: Rc<Self>, place: Place, id: Option<RequestId>, wish: Subscribe) {
+    /// Asks whether a client may subscribe to what its `connect` names, and goes on accordingly. A few at a time,
+    /// in order: the plugin is there for others, too.
+    pub(super) async fn ask_subscribes(self: Rc<Self>, place: Place, asked: Vec<(Subscribe, Turn)>) {
+        const AT_ONCE: usize = 8;
+        let asking = stream::iter(asked).map(async |(wish, turn)| {
+            self.ask_subscribe(place, None, wish).await;
+            drop(turn);
+        });
+        asking.buffer_unordered(AT_ONCE).collect::<()>().await;
+    }
+
+    /// Does what a client asks about a channel, once what it asked about that before is done.
+    pub(super) async fn in_turn(self: Rc<Self>, place: Place, frame: ClientFrame, turn: NextTurn) {
+        let _turn = turn.come().await;
+        if let ClientFrame::Subscribe { id, subscribe } = frame {
+            return self.ask_subscribe(place, Some(id), subscribe).await;
+        }
+        self.with(|state| {
+            if let Some(at) = state.at(place) {
+                state.obey(at, frame);
+            }
+        });
+    }
+
+    /// Asks whether a client may subscribe, where that has to be asked, and goes on accordingly.
+    async fn ask_subscribe(self: &Rc<Self>, place: Place, id: Option<RequestId>, wish: Subscribe) {
         let found = self.with(|state| {
-            let session = &state.seats[state.at(place)?].session;
+            let at = state.at(place)?;
+            let is_to_ask = state.is_to_ask(at, &wish);
+            let session = &state.seats[at].session;
             let request = SubscribeRequest {
                 user: session.identity.user.as_str().into(),
                 channel: wish.channel.as_str().into(),
             };
-            Some((request, facts_of(session, Facts::default()), self.asked_for(session, Hook::OnSubscribe)))
+            let plugin = is_to_ask.then(|| self.asked_for(session, Hook::OnSubscribe)).flatten();
+            Some((request, facts_of(session, Facts::default()), plugin))
         });
         let Some((request, facts, plugin)) = found else { return };
         let allowed = match plugin {
@@ -159,7 +188,8 @@ impl Shard {
             },
         };
         self.with(|state| {
-            let Some(at) = state.at(place) else { return };
+            // Who has lost its connection meanwhile names its channels again when it comes back.
+            let Some(at) = state.at(place).filter(|at| state.seats[*at].link.is_some()) else { return };
             match allowed {
                 Ok(wish) => state.subscribe(at, id, wish),
                 Err((code, message)) => state.send(at, &ServerFrame::Error { id, code, message }),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
+use super::turns::Turns;
 use crate::api::drain::Counted;
 use crate::domain::Publication;
 use crate::plugin::Scope;
@@ -36,6 +37,8 @@ pub(super) struct Seat {
     pub(super) leaving: bool,
     /// Requests of its client that are not answered yet.
     pub(super) requests: u16,
+    /// The channels that a plugin is asked about.
+    pub(super) turns: Turns,
     /// Ends when the last message that its client published, and a plugin was asked about, is in the log.
     pub(super) publishing: Option<oneshot::Receiver<()>>,
 }
@@ -126,6 +129,7 @@ impl Seat {
             unstored: false,
             leaving: false,
             requests: 0,
+            turns: Turns::default(),
             publishing: None,
         }
     }

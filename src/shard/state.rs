@@ -140,7 +140,9 @@ impl State {
         self.mark_unstored(at);
         self.on_seat_time(at, Instant::now());
         let place = Place { seat: at, stamp };
-        self.errands.extend(asked.into_iter().map(|wish| Errand::AskSubscribe { place, id: None, wish }));
+        if !asked.is_empty() {
+            self.errands.push_back(Errand::AskSubscribes { place, asked });
+        }
         place
     }
 
@@ -293,14 +295,15 @@ impl State {
             let error = ServerFrame::Error { id: Some(*id), code: ErrorCode::Unavailable, message };
             return self.send(at, &error);
         }
-        let frame = match frame {
-            ClientFrame::Subscribe { id, subscribe } if self.is_to_ask(at, &subscribe) => {
-                let place = self.place(at);
-                self.errands.push_back(Errand::AskSubscribe { place, id: Some(id), wish: subscribe });
-                return;
-            }
-            frame => frame,
-        };
+        if let Some((id, turn)) = self.turn_for(at, &frame) {
+            let place = self.place(at);
+            return self.errands.push_back(Errand::InTurn { place, id, frame, turn });
+        }
+        self.obey(at, frame);
+    }
+
+    /// Does what a frame says.
+    pub(super) fn obey(&mut self, at: usize, frame: ClientFrame) {
         let seat = &self.seats[at];
         let tenant = seat.session.tenant.clone();
         let acked = match &frame {

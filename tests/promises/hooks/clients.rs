@@ -1,5 +1,6 @@
 //! `authenticate`, `on-subscribe`, `on-publish` and `on-session`: what clients are asked, and told.
 
+use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -12,7 +13,7 @@ use tidegate_support::plugins::{act_once_ready, push, put_off, put_on};
 use tidegate_support::{eventually, http, proven};
 
 use super::{AUTHENTICATOR, PROBE, calls, config, data, known, next, patient};
-use crate::harness::{Cluster, client, embedded, messages, silent, user};
+use crate::harness::{Cluster, client, embedded, messages, one_of, silent, user};
 
 /// Signs tokens of `plugins/authenticator`.
 const SECRET: &str = "a secret of the tests";
@@ -193,6 +194,62 @@ async fn a_plugin_says_where_clients_subscribe() {
             silent(&mut ada).await?;
         }
         Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connect_asks_once_about_each_channel_and_a_few_at_a_time() {
+    proven(async {
+        // Fewer than it names may wait for the plugin.
+        let tenant = patient().plugins("queue = 8");
+        let (node, _) = embedded(config(tenant).limit("channels_per_session", 101)).await?;
+        put_on(&node, "door", PROBE, &[]).await?;
+        let rooms: Vec<String> = (1..=120).map(|n| format!("room:{n}")).collect();
+        let named = rooms.iter().chain(&rooms[..50]).chain(&rooms[..50]);
+        let mut ada = client(&node, &named.fold(known("ada"), |options, room| options.listen(room))).await?;
+        let (mut subscribed, mut refused) = (BTreeSet::new(), 0);
+        while subscribed.len() + refused < rooms.len() {
+            let frame = one_of(&mut ada, &["subscribed", "error"]).await?;
+            match frame.kind() {
+                "error" => {
+                    ensure!(frame.text("code") == "limit_exceeded", "{}", frame.0);
+                    refused += 1;
+                }
+                _ if frame.text("channel").starts_with("user:") => {}
+                _ => ensure!(subscribed.insert(frame.text("channel").to_owned()), "twice: {}", frame.0),
+            }
+        }
+        ensure!(subscribed.len() == 100, "{} rooms and the user's own channel", subscribed.len());
+        let asked = calls(&node, "on_subscribe", "answered").await?;
+        ensure!(asked <= 101, "{asked} calls for 101 channels at most");
+        silent(&mut ada).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_unsubscribe_comes_after_the_subscribe_before_it() {
+    proven(async {
+        let (node, mut backend) = embedded(config(patient())).await?;
+        put_on(&node, "door", PROBE, &[]).await?;
+        let mut ada = client(&node, &known("ada").listen("room:1")).await?;
+        // What `connect` names, and what a `subscribe` does.
+        let answer = ada.request(json!({"type": "unsubscribe", "channel": "room:1"})).await?;
+        ensure!(answer.kind() == "ok", "{}", answer.0);
+        ada.send_frame(&json!({"type": "subscribe", "id": 100, "channel": "room:2"})).await?;
+        let answer = ada.request(json!({"type": "unsubscribe", "channel": "room:2"})).await?;
+        ensure!(answer.kind() == "ok", "{}", answer.0);
+        // Each request has one answer; this one may have begun before it was taken back.
+        while one_of(&mut ada, &["error", "subscribed"]).await?.number("id") != Some(100) {}
+        for room in ["room:1", "room:2"] {
+            backend.push("demo", room, "nobody is there").await?;
+        }
+        // It may ask for it again.
+        ada.subscribe("room:2", false).await?;
+        let offset = backend.push("demo", "room:2", "back").await?;
+        ensure!(ada.message().await?.offset == offset, "only what came since");
+        silent(&mut ada).await
     })
     .await;
 }
