@@ -19,6 +19,8 @@ use crate::tenants::Tenant;
 pub(super) struct Admitted {
     pub(super) session: Box<Session>,
     pub(super) resumed: Resumed,
+    /// It has not been here, nor elsewhere.
+    pub(super) is_new: bool,
     pub(super) ping_ms: Option<u64>,
     pub(super) subs: Vec<Subscribe>,
 }
@@ -38,12 +40,12 @@ impl Shard {
         let now_ms = self.env.backbone.clock().now_ms();
         let Connect { token, resume, device, ping_ms, subs } = connect;
         let token = token.as_deref().or(bearer.as_deref());
-        let admitted = |session, resumed| Admitted { session, resumed, ping_ms, subs };
+        let admitted = |session, resumed, is_new| Admitted { session, resumed, is_new, ping_ms, subs };
         let claims = resume.as_deref().map(|token| self.env.resume.verify(token, &tenant.id, now_ms).ok());
         if let Some(Some(claims)) = &claims
             && let Some(session) = self.come_home_unasked(tenant, claims, token, device.as_ref()).await
         {
-            return Ok(admitted(session, Resumed::Home));
+            return Ok(admitted(session, Resumed::Home, false));
         }
         // Known before anybody is asked, so that what is asked about the session later meets the same version.
         let id =
@@ -55,7 +57,7 @@ impl Shard {
             && claims.node == self.env.node
             && let Some(session) = self.come_home(claims, &identity).await
         {
-            return Ok(admitted(session, Resumed::Home));
+            return Ok(admitted(session, Resumed::Home, false));
         }
         let id = match &claims {
             // Elsewhere the same session goes on, if its device brings the cursors.
@@ -63,7 +65,7 @@ impl Shard {
             _ => id.sibling(),
         };
         let attached = match device {
-            Some(device) => Some(self.attach(tenant, &identity, device).await?),
+            Some(device) => Some(self.attach(tenant, &identity, device, id).await?),
             None => None,
         };
         let resumed = match (&claims, &attached) {
@@ -72,7 +74,8 @@ impl Shard {
             (Some(_), _) => Resumed::Lost,
         };
         let session = Session::new(id, tenant.clone(), Box::new(identity), attached.map(Box::new));
-        Ok(admitted(Box::new(session), resumed))
+        let is_new = self.is_new(&session).await;
+        Ok(admitted(Box::new(session), resumed, is_new))
     }
 
     /// Takes a session of this node back whose client shows the token that it began with: nobody is asked again who
@@ -124,16 +127,19 @@ impl Shard {
         Some(session)
     }
 
-    /// Begins a new generation of a device. A session it has on this node ends first, so that nothing
-    /// it knows is lost.
+    /// Begins a new generation of a device for a session. The one it has on this node stops first, so that nothing
+    /// it knows is lost, and ends where it is another.
     async fn attach(
         &self,
         tenant: &Tenant,
         identity: &Identity,
         device: DeviceId,
+        session: SessionId,
     ) -> Result<Attached, Refused> {
-        if let Some(old) = self.env.directory.take_device(&tenant.id, &identity.user, &device).await {
-            self.retire(old, CloseReason::Replaced).await;
+        match self.env.directory.take_device(&tenant.id, &identity.user, &device).await {
+            Some(mut old) if old.id == session => self.store_last(&mut old).await,
+            Some(old) => self.retire(old, CloseReason::Replaced).await,
+            None => {}
         }
         let key = CursorKey::new(&tenant.id, &identity.user, &device);
         let claimed = self.env.backbone.claim_cursors(&key, CURSOR_TTL).await;

@@ -242,6 +242,30 @@ impl Shard {
         }
     }
 
+    /// Tells it that a session has ended, unless that goes on on another node, or is about to because its client was
+    /// told to come back there.
+    pub(super) async fn announce_end(&self, session: &Session, comes_back: bool) {
+        if self.asked_for(session, Hook::OnSession).is_none() {
+            return;
+        }
+        if let (Some(key), Some(attached)) = (session.cursor_key(), &session.attached) {
+            let is_over = !comes_back
+                && self.env.backbone.end_session(&key, attached.generation, session.id).await != Ok(false);
+            if !is_over {
+                return;
+            }
+        }
+        self.announce(session, SessionChange::Disconnected);
+    }
+
+    /// Whether a session has not been on another node before, as far as somebody is told of that.
+    pub(super) async fn is_new(&self, session: &Session) -> bool {
+        let (Some(key), Some(attached)) = (session.cursor_key(), &session.attached) else { return true };
+        self.asked_for(session, Hook::OnSession).is_none()
+            || self.env.backbone.begin_session(&key, attached.generation, session.id).await
+                != Ok(Some(session.id))
+    }
+
     /// Who is asked for a session, if anybody.
     pub(super) fn asked_for(&self, session: &Session, hook: Hook) -> Option<(Arc<PluginHost>, Arc<Plugin>)> {
         let now_ms = self.env.backbone.clock().now_ms();

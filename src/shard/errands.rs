@@ -17,7 +17,6 @@ use crate::backbone::{CursorWrite, Range, Stored, one};
 use crate::delivery::dead_letters::DeadLetter;
 use crate::delivery::{Request, SessionEvent, queues};
 use crate::domain::{ChannelName, CloseReason, Publication, StreamKey};
-use crate::plugin::contract::SessionChange;
 use crate::protocol::{ClientFrame, ErrorCode, Payload, RequestId, ServerFrame, Subscribe};
 use crate::session::Session;
 use crate::telemetry::{DeadLetterOutcome, events};
@@ -36,6 +35,8 @@ pub(super) enum Errand {
     /// A session ended: store what is left of its cursors and forget it, and note what it left over.
     End {
         session: Box<Session>,
+        /// Its client was told to come back elsewhere.
+        comes_back: bool,
         left: Option<LeftOver>,
     },
     /// Write the last frames of a connection and let it go.
@@ -110,7 +111,9 @@ impl Shard {
                 // If that fails the cursor stays behind: what was acknowledged comes again.
                 shard.env.backbone.store_cursors(std::slice::from_ref(&write)).await;
             }),
-            Errand::End { session, left } => self.spawn(async move { shard.end(session, left).await }),
+            Errand::End { session, comes_back, left } => {
+                self.spawn(async move { shard.end(session, comes_back, left).await });
+            }
             Errand::Farewell(link) => self.spawn(async move { shard.farewell(link).await }),
             Errand::AwaitWritable(place, socket) => {
                 self.spawn(async move { shard.await_writable(place, &socket).await });
@@ -256,9 +259,9 @@ impl Shard {
 
     /// Stores what is left of an ended session's cursors. If the backbone is away they stay as they
     /// were: what came after is delivered again, not lost.
-    async fn end(self: Rc<Self>, mut session: Box<Session>, left: Option<LeftOver>) {
-        self.announce(&session, SessionChange::Disconnected);
+    async fn end(self: Rc<Self>, mut session: Box<Session>, comes_back: bool, left: Option<LeftOver>) {
         self.store_last(&mut session).await;
+        self.announce_end(&session, comes_back).await;
         self.env.directory.forget(session.id, self.env.id).await;
         let (tenant, user) = (&session.tenant, &session.identity.user);
         // Asked after it is forgotten: of two sessions that end together the later one finds none.
@@ -271,8 +274,8 @@ impl Shard {
 
     /// Ends a session that was taken from its shard and does not go on here.
     pub(super) async fn retire(&self, mut session: Box<Session>, reason: CloseReason) {
-        self.announce(&session, SessionChange::Disconnected);
         self.store_last(&mut session).await;
+        self.announce_end(&session, reason == CloseReason::Drain).await;
         self.env.directory.forget(session.id, self.env.id).await;
         let (lived, last) = (None, true);
         let event = SessionEvent::Disconnected { reason, lived, last };

@@ -219,8 +219,9 @@ impl State {
         let lived = link.map(|link| link.opened.elapsed());
         self.tell(at, SessionEvent::Disconnected { reason, lived, last: true });
         let left = self.left_over(at, reason, link);
+        let comes_back = reason == CloseReason::Drain && link.is_some();
         let session = self.unseat(at, reason);
-        self.errands.push_back(Errand::End { session, left });
+        self.errands.push_back(Errand::End { session, comes_back, left });
     }
 
     /// Gives a session up to whoever has it from now on.

@@ -395,3 +395,56 @@ async fn a_plugin_is_told_of_sessions() {
     })
     .await;
 }
+
+/// How often the plugin was told of this, by what it says on a node.
+async fn told(node: &Node, line: &str) -> usize {
+    let logs = http::get(&node.admin, "/v1/demo/plugins/logs", Some(API_KEY)).await;
+    logs.map_or(0, |logs| logs.text().matches(line).count())
+}
+
+#[tokio::test]
+async fn a_session_that_goes_on_elsewhere_has_not_ended() {
+    proven(async {
+        let cluster = Cluster::start(&config(patient()).admin(), &[]).await?;
+        let (one, two, mut backend) = (&cluster.nodes[0], &cluster.nodes[1], cluster.backend.clone());
+        put_on(one, "watcher", PROBE, &[]).await?;
+        let options = known("ada").device("phone").ack("room:1");
+        let mut ada = client(one, &options).await?;
+        ada.subscribed("room:1").await?;
+        let first = backend.push("demo", "room:1", "one").await?;
+        ensure!(ada.message().await?.offset == first, "the first message");
+        ada.ack("room:1", first).await?;
+        backend.await_cursor("tg:demo:cur:ada/phone", "room:1", first).await?;
+        let resume = ada.resume_token().to_owned();
+        // A token that is not the latest any more: the session goes on all the same, with its device.
+        let home = client(one, &options.clone().resume(&resume)).await?;
+        ensure!(home.resumed() == "home", "{:?}", home.connected);
+        let mut again = client(one, &options.clone().resume(&resume)).await?;
+        ensure!(again.resumed() == "moved", "{:?}", again.connected);
+        again.subscribed("room:1").await?;
+        let resume = again.resume_token().to_owned();
+        let mut moved = client(two, &options.clone().resume(&resume)).await?;
+        ensure!(moved.resumed() == "moved", "{:?}", moved.connected);
+        moved.subscribed("room:1").await?;
+        // The first node learns of it when its client acknowledges.
+        let second = backend.push("demo", "room:1", "two").await?;
+        for client in [&mut moved, &mut again] {
+            ensure!(client.message().await?.offset == second, "the second message");
+            client.ack("room:1", second).await?;
+            client.settle().await?;
+        }
+        ensure!(again.closed().await?.0 == 4005, "replaced");
+        // Another session of the device: now that one is over.
+        let other = client(two, &options).await?;
+        ensure!(other.resumed() == "new", "{:?}", other.connected);
+        eventually("the end", || async { (told(two, "ada went").await > 0).then_some(()) }).await?;
+        let went = (told(one, "ada went").await, told(two, "ada went").await);
+        ensure!(went == (0, 1), "ends on both nodes: {went:?}");
+        eventually("the second session", || async { (told(two, "ada came").await > 0).then_some(()) })
+            .await?;
+        let came = (told(one, "ada came").await, told(two, "ada came").await);
+        ensure!(came == (1, 1), "sessions on both nodes: {came:?}");
+        Ok(())
+    })
+    .await;
+}
