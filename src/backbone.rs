@@ -8,7 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::domain::{ChannelName, Cursor, CursorKey, Epoch, Generation, NodeId, Offset, RawEntry, StreamKey};
+use crate::domain::{
+    ChannelName, Cursor, CursorKey, Epoch, Generation, NodeId, Offset, RawEntry, SessionId, StreamKey,
+};
 
 pub mod backoff;
 pub mod clock;
@@ -125,6 +127,23 @@ pub trait Backbone: Send + Sync + 'static {
         device: &CursorKey,
         ttl: Duration,
     ) -> Result<(Generation, Vec<(ChannelName, Cursor)>), BackboneError>;
+
+    /// Notes whose generation of a device this is, unless there is a newer one; the session that was noted
+    /// before and has not ended.
+    async fn begin_session(
+        &self,
+        device: &CursorKey,
+        generation: Generation,
+        session: SessionId,
+    ) -> Result<Option<SessionId>, BackboneError>;
+
+    /// Whether a session that ends under this generation is over: false where it goes on under a newer one.
+    async fn end_session(
+        &self,
+        device: &CursorKey,
+        generation: Generation,
+        session: SessionId,
+    ) -> Result<bool, BackboneError>;
 
     /// Stores cursors, one answer each, in order. Within a generation a cursor only moves forward (an
     /// older offset is kept out silently and counts as stored; the same offset updates `attempts`); a

@@ -11,14 +11,19 @@ use tokio_util::sync::CancellationToken;
 use crate::delivery::ShardId;
 use crate::domain::{CloseReason, DeviceId, SessionId, TenantId, UserId};
 
+/// Whether a session is the one that somebody means.
+pub type Wanted<S> = Box<dyn FnOnce(&S) -> bool + Send>;
+
 /// What the directory asks of a shard. `S` is the session, which the directory carries and never opens.
-#[derive(Debug)]
 pub enum Order<S> {
     /// Give the session up to whoever waits for it, closing its connection with the reason. `None`
-    /// is the answer where the shard no longer has it.
+    /// is the answer where the shard no longer has it, or where it is not the one that is wanted: that one
+    /// stays as it is.
     Detach {
         /// Which session.
         session: SessionId,
+        /// What it has to be like.
+        wanted: Wanted<S>,
         /// What its connection, if it has one, is told.
         reason: CloseReason,
         /// Where it goes.
@@ -60,7 +65,7 @@ pub struct Entry {
 }
 
 enum Ask<S> {
-    Take { session: SessionId, to: oneshot::Sender<Option<Box<S>>> },
+    Take { session: SessionId, wanted: Wanted<S>, to: oneshot::Sender<Option<Box<S>>> },
     TakeDevice { tenant: TenantId, user: UserId, device: DeviceId, to: oneshot::Sender<Option<Box<S>>> },
     Register { entry: Entry, cap: usize },
     Forget { session: SessionId, shard: ShardId },
@@ -89,11 +94,16 @@ impl<S: Send + 'static> Directory<S> {
         (Self { asks }, tokio::spawn(owner.run(queue, cancel)))
     }
 
-    /// Takes a session from the shard that has it, for the one that asks. Its connection is told that
-    /// it was replaced. `None` where this node does not have it.
-    pub async fn take(&self, session: SessionId) -> Option<Box<S>> {
+    /// Takes a session from the shard that has it, for the one that asks, if it is as `wanted` there. Its
+    /// connection is told that it was replaced. `None` where this node does not have it, or has another: that
+    /// one stays as it is. Whoever takes it registers it anew, or forgets it.
+    pub async fn take(
+        &self,
+        session: SessionId,
+        wanted: impl FnOnce(&S) -> bool + Send + 'static,
+    ) -> Option<Box<S>> {
         let (to, answer) = oneshot::channel();
-        self.asks.send(Ask::Take { session, to }).await.ok()?;
+        self.asks.send(Ask::Take { session, wanted: Box::new(wanted), to }).await.ok()?;
         answer.await.ok().flatten()
     }
 
@@ -161,13 +171,19 @@ impl<S: Send + 'static> Owner<S> {
             };
             match ask {
                 None => return,
-                Some(Ask::Take { session, to }) => self.detach(session, to).await,
+                Some(Ask::Take { session, wanted, to }) => {
+                    // It is entered here until its shard has given it up, and whoever takes it has a place for it.
+                    if let Some(shard) = self.sessions.get(&session).map(|entry| entry.shard) {
+                        self.detach(session, shard, wanted, to).await;
+                    }
+                }
                 Some(Ask::TakeDevice { tenant, user, device, to }) => {
                     let of_device = |entry: &&Entry| entry.device.as_ref() == Some(&device);
                     let sessions = self.users.get(&(tenant, user)).into_iter().flatten();
                     let found = sessions.filter_map(|session| self.sessions.get(session)).find(of_device);
-                    if let Some(session) = found.map(|entry| entry.session) {
-                        self.detach(session, to).await;
+                    let found = found.map(|entry| entry.session);
+                    if let Some(entry) = found.and_then(|session| self.remove(session)) {
+                        self.detach(entry.session, entry.shard, Box::new(|_| true), to).await;
                     }
                 }
                 Some(Ask::Register { entry, cap }) => self.register(entry, cap).await,
@@ -209,14 +225,20 @@ impl<S: Send + 'static> Owner<S> {
         found.len()
     }
 
-    async fn detach(&mut self, session: SessionId, to: oneshot::Sender<Option<Box<S>>>) {
-        if let Some(entry) = self.remove(session) {
-            let reason = CloseReason::Replaced;
-            self.order(entry.shard, Order::Detach { session, reason, to }).await;
-        }
+    async fn detach(
+        &self,
+        session: SessionId,
+        shard: ShardId,
+        wanted: Wanted<S>,
+        to: oneshot::Sender<Option<Box<S>>>,
+    ) {
+        let reason = CloseReason::Replaced;
+        self.order(shard, Order::Detach { session, wanted, reason, to }).await;
     }
 
     async fn register(&mut self, entry: Entry, cap: usize) {
+        // One that was taken from another shard is here again.
+        self.remove(entry.session);
         if let Some(other) = self.other_of_device(&entry)
             && let Some(other) = self.remove(other)
         {
@@ -289,7 +311,7 @@ mod tests {
         }
         let Some(Order::Close { session, reason, .. }) = shard.recv().await else { panic!("no order") };
         assert_eq!((session, reason), (ids[0], CloseReason::TooManySessions));
-        assert!(directory.take(ids[0]).await.is_none(), "it is gone from the directory");
+        assert!(directory.take(ids[0], |()| true).await.is_none(), "it is gone from the directory");
     }
 
     #[tokio::test]
@@ -328,5 +350,23 @@ mod tests {
         let Some(Order::Detach { to, .. }) = shard.recv().await else { panic!("no order") };
         to.send(Some(Box::new(7))).unwrap();
         assert_eq!(taking.await.unwrap(), Some(Box::new(7)));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_not_the_one_wanted_stays() {
+        let (orders, mut shard) = mpsc::channel::<Order<u8>>(8);
+        let (directory, _task) = Directory::spawn(vec![orders], CancellationToken::new());
+        let entry = entry(SessionId::random(), None);
+        directory.room().await.register(entry.clone(), 9);
+        for (wanted, found) in [(1, None), (7, Some(Box::new(7)))] {
+            let (directory, id) = (directory.clone(), entry.session);
+            let taking = tokio::spawn(async move { directory.take(id, move |got| *got == wanted).await });
+            let Some(Order::Detach { wanted, to, .. }) = shard.recv().await else { panic!("no order") };
+            to.send(wanted(&7).then(|| Box::new(7))).unwrap();
+            assert_eq!(taking.await.unwrap(), found, "the one that is {:?}", found);
+        }
+        // It is entered once, wherever it goes on.
+        directory.room().await.register(entry.clone(), 1);
+        assert_eq!(directory.kick(&entry.tenant, Whose::User(entry.user.clone(), None), None).await, 1);
     }
 }

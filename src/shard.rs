@@ -47,6 +47,7 @@ mod refuse;
 mod requests;
 mod seat;
 mod state;
+mod turns;
 pub mod waiting;
 
 use errands::DEAD_LETTERS_A_SECOND;
@@ -228,8 +229,11 @@ impl Shard {
 
     fn obey(self: &Rc<Self>, order: Order<Session>) {
         match order {
-            Order::Detach { session, reason, to } => {
-                let found = self.with(|state| state.detach(session, reason));
+            Order::Detach { session, wanted, reason, to } => {
+                let found = self.with(|state| {
+                    let at = state.find(session)?;
+                    wanted(&state.seats[at].session).then(|| state.detach(at, reason))
+                });
                 if let Err(Some(session)) = to.send(found) {
                     // Whoever asked is gone: the session ends here.
                     let shard = self.clone();

@@ -20,7 +20,9 @@ use super::{
     Addition, Backbone, BackboneError, CursorWrite, DEDUPE_WINDOW, GIVEN_BACK, Group, Held, INGRESS_WINDOW,
     Once, Page, Range, Read, Stored, TRIMMED_AT_ONCE, Tail, Take, Trim, Work,
 };
-use crate::domain::{ChannelName, Cursor, CursorKey, Epoch, Generation, NodeId, Offset, RawEntry, StreamKey};
+use crate::domain::{
+    ChannelName, Cursor, CursorKey, Epoch, Generation, NodeId, Offset, RawEntry, SessionId, StreamKey,
+};
 use cursors::Cursors;
 use leases::Leases;
 use log::{Keep, NewId};
@@ -236,6 +238,26 @@ impl Backbone for Embedded {
     ) -> Result<(Generation, Vec<(ChannelName, Cursor)>), BackboneError> {
         let mut cursors = self.cursors.lock().expect("no holder of this lock panics");
         cursors.claim(device, ttl, self.clock.now_ms())
+    }
+
+    async fn begin_session(
+        &self,
+        device: &CursorKey,
+        generation: Generation,
+        session: SessionId,
+    ) -> Result<Option<SessionId>, BackboneError> {
+        let mut cursors = self.cursors.lock().expect("no holder of this lock panics");
+        Ok(cursors.begin(device, generation, session))
+    }
+
+    async fn end_session(
+        &self,
+        device: &CursorKey,
+        generation: Generation,
+        session: SessionId,
+    ) -> Result<bool, BackboneError> {
+        let mut cursors = self.cursors.lock().expect("no holder of this lock panics");
+        Ok(cursors.end(device, generation, session))
     }
 
     async fn store_cursors(&self, writes: &[CursorWrite]) -> Vec<Result<Stored, BackboneError>> {

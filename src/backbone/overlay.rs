@@ -12,7 +12,9 @@ use super::{
     Addition, Backbone, BackboneError, CursorWrite, Group, Held, Page, Range, Read, Stored, Tail, Take, Trim,
     Work,
 };
-use crate::domain::{ChannelName, Cursor, CursorKey, Epoch, Generation, NodeId, Offset, RawEntry, StreamKey};
+use crate::domain::{
+    ChannelName, Cursor, CursorKey, Epoch, Generation, NodeId, Offset, RawEntry, SessionId, StreamKey,
+};
 
 /// What a test makes of the embedded backbone: every call that it does not say itself goes there.
 #[async_trait]
@@ -103,6 +105,24 @@ pub trait Overlay: Send + Sync + 'static {
         ttl: Duration,
     ) -> Result<(Generation, Vec<(ChannelName, Cursor)>), BackboneError> {
         self.under().claim_cursors(device, ttl).await
+    }
+
+    async fn begin_session(
+        &self,
+        device: &CursorKey,
+        generation: Generation,
+        session: SessionId,
+    ) -> Result<Option<SessionId>, BackboneError> {
+        self.under().begin_session(device, generation, session).await
+    }
+
+    async fn end_session(
+        &self,
+        device: &CursorKey,
+        generation: Generation,
+        session: SessionId,
+    ) -> Result<bool, BackboneError> {
+        self.under().end_session(device, generation, session).await
     }
 
     async fn store_cursors(&self, writes: &[CursorWrite]) -> Vec<Result<Stored, BackboneError>> {
@@ -228,6 +248,24 @@ impl<T: Overlay> Backbone for T {
         ttl: Duration,
     ) -> Result<(Generation, Vec<(ChannelName, Cursor)>), BackboneError> {
         Overlay::claim_cursors(self, device, ttl).await
+    }
+
+    async fn begin_session(
+        &self,
+        device: &CursorKey,
+        generation: Generation,
+        session: SessionId,
+    ) -> Result<Option<SessionId>, BackboneError> {
+        Overlay::begin_session(self, device, generation, session).await
+    }
+
+    async fn end_session(
+        &self,
+        device: &CursorKey,
+        generation: Generation,
+        session: SessionId,
+    ) -> Result<bool, BackboneError> {
+        Overlay::end_session(self, device, generation, session).await
     }
 
     async fn store_cursors(&self, writes: &[CursorWrite]) -> Vec<Result<Stored, BackboneError>> {

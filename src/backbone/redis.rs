@@ -19,7 +19,9 @@ use super::{
     Addition, Backbone, BackboneError, CursorWrite, Group, Held, Page, Range, Read, Stored, Tail, Take, Trim,
     Work,
 };
-use crate::domain::{ChannelName, Cursor, CursorKey, Epoch, Generation, NodeId, Offset, RawEntry, StreamKey};
+use crate::domain::{
+    ChannelName, Cursor, CursorKey, Epoch, Generation, NodeId, Offset, RawEntry, SessionId, StreamKey,
+};
 
 mod connection;
 mod continuity;
@@ -224,6 +226,24 @@ impl Backbone for RedisBackbone {
         ttl: Duration,
     ) -> Result<(Generation, Vec<(ChannelName, Cursor)>), BackboneError> {
         self.cursors.claim(&self.link, device, ttl).await
+    }
+
+    async fn begin_session(
+        &self,
+        device: &CursorKey,
+        generation: Generation,
+        session: SessionId,
+    ) -> Result<Option<SessionId>, BackboneError> {
+        cursors::begin(&self.link, device, generation, session).await
+    }
+
+    async fn end_session(
+        &self,
+        device: &CursorKey,
+        generation: Generation,
+        session: SessionId,
+    ) -> Result<bool, BackboneError> {
+        cursors::end(&self.link, device, generation, session).await
     }
 
     async fn store_cursors(&self, writes: &[CursorWrite]) -> Vec<Result<Stored, BackboneError>> {

@@ -164,8 +164,16 @@ enum Done {
 /// A task that was dealt out, as its worker is to see it.
 struct Shown {
     dealt: Dealt,
-    /// `None`: the worker is to see nothing of it.
-    message: Option<Arc<Publication>>,
+    sight: Sight,
+}
+
+/// What a worker sees of a task.
+enum Sight {
+    Message(Arc<Publication>),
+    /// Its plugin lets nobody see it.
+    Nothing,
+    /// It is not known, for the node ends.
+    Unknown,
 }
 
 impl Queues {
@@ -334,10 +342,17 @@ impl Queues {
     fn on_shaped(&mut self, stream: &StreamKey, shown: Vec<Shown>) -> Option<()> {
         let queue = self.queues.get_mut(stream)?;
         queue.shaped();
-        for Shown { dealt, message } in shown {
-            let Some(message) = message else {
-                queue.not_shown(&dealt);
-                continue;
+        for Shown { dealt, sight } in shown {
+            let message = match sight {
+                Sight::Message(message) => message,
+                Sight::Nothing => {
+                    queue.not_shown(&dealt);
+                    continue;
+                }
+                Sight::Unknown => {
+                    queue.undealt(&dealt);
+                    continue;
+                }
             };
             let Dealt { worker, shard, task, .. } = dealt;
             let (stream, task) = (stream.clone(), Task { message, ..task });
@@ -453,8 +468,12 @@ async fn shape(shaper: Arc<Shaper>, channel: Arc<Channel>, tasks: Vec<Dealt>) ->
     for dealt in tasks {
         let audience = Audience::Session(dealt.subscriber.clone());
         let items = shaper.shape(&channel, &audience, &[dealt.item()]).await;
-        let message = items.and_then(|mut items| items.pop()?.message);
-        shown.push(Shown { dealt, message });
+        let sight = match items.map(|mut items| items.pop().and_then(|item| item.message)) {
+            Some(Some(message)) => Sight::Message(message),
+            Some(None) => Sight::Nothing,
+            None => Sight::Unknown,
+        };
+        shown.push(Shown { dealt, sight });
     }
     Done::Shaped(channel.view.stream.clone(), shown)
 }

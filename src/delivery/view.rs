@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use indexmap::IndexMap;
+
 use super::outlet::ShardId;
 use crate::domain::{SessionId, StreamKey, UserId};
 use crate::plugin::Scope;
@@ -77,20 +79,23 @@ impl Audience {
     }
 }
 
-/// Which shards take part in which views of one log. Nearly always there is only the view that all share.
+/// Which shards take part in which views of one log. Nearly always there is only the view that all share; where
+/// each session has its own there are as many as subscribers.
 #[derive(Debug, Default)]
 pub(super) struct Views {
     everyone: u64,
-    others: Vec<(Audience, u64)>,
+    others: IndexMap<Audience, u64>,
 }
 
 impl Views {
     /// A shard takes part.
     pub(super) fn join(&mut self, audience: &Audience, shard: ShardId) {
-        match self.others.iter_mut().find(|(other, _)| other == audience) {
-            Some((_, shards)) => *shards |= shard.bit(),
-            None if *audience == Audience::Everyone => self.everyone |= shard.bit(),
-            None => self.others.push((audience.clone(), shard.bit())),
+        if *audience == Audience::Everyone {
+            self.everyone |= shard.bit();
+        } else if let Some(shards) = self.others.get_mut(audience) {
+            *shards |= shard.bit();
+        } else {
+            self.others.insert(audience.clone(), shard.bit());
         }
     }
 
@@ -98,10 +103,10 @@ impl Views {
     pub(super) fn part(&mut self, audience: &Audience, shard: ShardId) {
         if *audience == Audience::Everyone {
             self.everyone &= !shard.bit();
-        } else if let Some(at) = self.others.iter().position(|(other, _)| other == audience) {
-            self.others[at].1 &= !shard.bit();
-            if self.others[at].1 == 0 {
-                self.others.swap_remove(at);
+        } else if let Some(shards) = self.others.get_mut(audience) {
+            *shards &= !shard.bit();
+            if *shards == 0 {
+                self.others.swap_remove(audience);
             }
         }
     }

@@ -234,6 +234,17 @@ impl SessionId {
         Self(rand::random())
     }
 
+    /// What decides whether the session is among those with whom a version of a plugin is tried.
+    pub fn part(self) -> [u8; 4] {
+        ((self.0 >> 96) as u32).to_be_bytes()
+    }
+
+    /// A new id with the same [part](Self::part).
+    pub fn sibling(self) -> Self {
+        const PART: u128 = 0xffff_ffff << 96;
+        Self(self.0 & PART | Self::random().0 & !PART)
+    }
+
     /// A number that is this session's for a message: where it stands among those over whom its delivery
     /// is spread. The same whenever it is asked.
     pub fn share(self, of: Offset) -> u64 {
@@ -302,6 +313,14 @@ impl fmt::Debug for SessionId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sibling_is_another_session_of_the_same_part() {
+        let id = SessionId::from_bytes([7; 16]);
+        let sibling = id.sibling();
+        assert_ne!(id, sibling);
+        assert_eq!((id.part(), sibling.part()), ([7; 4], [7; 4]));
+    }
 
     #[test]
     fn the_grammar_holds_at_its_edges() {

@@ -256,7 +256,6 @@ impl Session {
         name: &ChannelName,
         channel_of: ChannelOf<'_>,
     ) -> Result<Arc<Channel>, Refusal> {
-        let most = self.tenant.limits.channels_per_session;
         if self.is_subscribed(name) {
             return Err((ErrorCode::BadRequest, format!("already subscribed to {name}")));
         }
@@ -269,10 +268,22 @@ impl Session {
             return Err((ErrorCode::Forbidden, message));
         }
         // Replies find a session that has as many channels as it may.
-        if self.sub_count() + self.worker_count() >= most && !name.is_of_session() {
-            return Err((ErrorCode::LimitExceeded, format!("a session may have {most} channels at most")));
+        if self.channels_left() == 0 && !name.is_of_session() {
+            return Err(self.too_many_channels());
         }
         Ok(channel)
+    }
+
+    /// How many channels more it may subscribe to.
+    pub fn channels_left(&self) -> usize {
+        let most = self.tenant.limits.channels_per_session;
+        most.saturating_sub(self.sub_count() + self.worker_count())
+    }
+
+    /// Why it may not subscribe to one more.
+    pub fn too_many_channels(&self) -> Refusal {
+        let most = self.tenant.limits.channels_per_session;
+        (ErrorCode::LimitExceeded, format!("a session may have {most} channels at most"))
     }
 
     fn take_stored(&mut self, channel: &ChannelName) -> Option<Cursor> {
@@ -289,9 +300,10 @@ impl Session {
         if self.stop_work(id, channel, fx) {
             return;
         }
-        let Some((sub, _)) = self.find(channel) else {
+        let Some((sub, left)) = self.find(channel) else {
             return fail(Some(id), ErrorCode::NotFound, format!("not subscribed to {channel}"), fx);
         };
+        give_up(left.waiting_request(), channel, fx);
         fx.push(Effect::Leave { sub });
         fx.push(Effect::Send(done(id)));
     }
@@ -442,6 +454,13 @@ fn unknown_namespace(channel: &ChannelName) -> Refusal {
 /// The plain answer to a request that was done.
 pub fn done(id: RequestId) -> ServerFrame {
     ServerFrame::Ok { id, offset: None, messages: None, epoch: None }
+}
+
+/// Answers a `subscribe` that its client took back before it had begun.
+fn give_up(waiting: Option<RequestId>, channel: &ChannelName, fx: &mut Effects) {
+    if waiting.is_some() {
+        fail(waiting, ErrorCode::NotFound, format!("{channel} was unsubscribed before it began"), fx);
+    }
 }
 
 fn fail(id: Option<RequestId>, code: ErrorCode, message: impl Into<Box<str>>, fx: &mut Effects) {

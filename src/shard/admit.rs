@@ -19,6 +19,8 @@ use crate::tenants::Tenant;
 pub(super) struct Admitted {
     pub(super) session: Box<Session>,
     pub(super) resumed: Resumed,
+    /// It has not been here, nor elsewhere.
+    pub(super) is_new: bool,
     pub(super) ping_ms: Option<u64>,
     pub(super) subs: Vec<Subscribe>,
 }
@@ -38,29 +40,32 @@ impl Shard {
         let now_ms = self.env.backbone.clock().now_ms();
         let Connect { token, resume, device, ping_ms, subs } = connect;
         let token = token.as_deref().or(bearer.as_deref());
-        let admitted = |session, resumed| Admitted { session, resumed, ping_ms, subs };
+        let admitted = |session, resumed, is_new| Admitted { session, resumed, is_new, ping_ms, subs };
         let claims = resume.as_deref().map(|token| self.env.resume.verify(token, &tenant.id, now_ms).ok());
         if let Some(Some(claims)) = &claims
             && let Some(session) = self.come_home_unasked(tenant, claims, token, device.as_ref()).await
         {
-            return Ok(admitted(session, Resumed::Home));
+            return Ok(admitted(session, Resumed::Home, false));
         }
-        let identity = self.identify(tenant, token, None, facts).await?;
+        // Known before anybody is asked, so that what is asked about the session later meets the same version.
+        let id =
+            claims.as_ref().and_then(Option::as_ref).map_or_else(SessionId::random, |claims| claims.session);
+        let identity = self.identify(tenant, id, token, None, facts).await?;
         let claims = claims.map(|claims| claims.filter(|claims| belongs(claims, &identity, device.as_ref())));
 
         if let Some(Some(claims)) = &claims
             && claims.node == self.env.node
             && let Some(session) = self.come_home(claims, &identity).await
         {
-            return Ok(admitted(session, Resumed::Home));
+            return Ok(admitted(session, Resumed::Home, false));
         }
         let id = match &claims {
             // Elsewhere the same session goes on, if its device brings the cursors.
-            Some(Some(claims)) if device.is_some() => claims.session,
-            _ => SessionId::random(),
+            Some(Some(_)) if device.is_some() => id,
+            _ => id.sibling(),
         };
         let attached = match device {
-            Some(device) => Some(self.attach(tenant, &identity, device).await?),
+            Some(device) => Some(self.attach(tenant, &identity, device, id).await?),
             None => None,
         };
         let resumed = match (&claims, &attached) {
@@ -69,7 +74,8 @@ impl Shard {
             (Some(_), _) => Resumed::Lost,
         };
         let session = Session::new(id, tenant.clone(), Box::new(identity), attached.map(Box::new));
-        Ok(admitted(Box::new(session), resumed))
+        let is_new = self.is_new(&session).await;
+        Ok(admitted(Box::new(session), resumed, is_new))
     }
 
     /// Takes a session of this node back whose client shows the token that it began with: nobody is asked again who
@@ -86,35 +92,33 @@ impl Shard {
         let is_known = claims.node == self.env.node
             && claims.token == IdentityHash::of_token(&token)
             && claims.device == device.map(IdentityHash::of_device);
+        let asks = || {
+            let who = claims.session.part();
+            self.env.plugins.for_client(&tenant.id, Hook::Authenticate, now_ms, &who).is_some()
+        };
         // Where no plugin is asked it costs next to nothing to look at the token itself.
-        if !is_known || self.env.plugins.for_client(&tenant.id, Hook::Authenticate, now_ms, &token).is_none()
-        {
+        if !is_known || !asks() {
             return None;
         }
-        let session = self.env.directory.take(claims.session).await?;
-        let holds = session.tenant.id == claims.tenant
-            && session.connections == claims.attach
-            && session.identity.token_hash == token
-            && session.identity.expires_ms.is_none_or(|expires| expires > now_ms);
-        if !holds {
-            self.retire(session, CloseReason::Replaced).await;
-            return None;
-        }
-        Some(session)
+        let is_latest = latest(claims);
+        let holds = move |session: &Session| {
+            is_latest(session)
+                && session.identity.token_hash == token
+                && session.identity.expires_ms.is_none_or(|expires| expires > now_ms)
+        };
+        self.env.directory.take(claims.session, holds).await
     }
 
-    /// Takes a session of this node back from wherever it sits.
+    /// Takes a session of this node back from wherever it sits. One that is another's, or that has gone on since
+    /// the resume token was given out, stays where it is.
     async fn come_home(&self, claims: &ResumeClaims, identity: &Identity) -> Option<Box<Session>> {
-        let mut session = self.env.directory.take(claims.session).await?;
-        let same = session.tenant.id == claims.tenant
-            && session.connections == claims.attach
-            && (session.identity.user == identity.user
-                || identity.is_anonymous() && session.identity.is_anonymous());
-        if !same {
-            // An old token of a session that went on since: it ends here, and its device starts anew.
-            self.retire(session, CloseReason::Replaced).await;
-            return None;
-        }
+        let is_latest = latest(claims);
+        let user = (!identity.is_anonymous()).then(|| identity.user.clone());
+        let is_same = move |session: &Session| {
+            let theirs = &session.identity;
+            is_latest(session) && user.map_or(theirs.is_anonymous(), |user| theirs.user == user)
+        };
+        let mut session = self.env.directory.take(claims.session, is_same).await?;
         if !identity.is_anonymous() {
             *session.identity = identity.clone();
             session.drop_forbidden();
@@ -123,16 +127,19 @@ impl Shard {
         Some(session)
     }
 
-    /// Begins a new generation of a device. A session it has on this node ends first, so that nothing
-    /// it knows is lost.
+    /// Begins a new generation of a device for a session. The one it has on this node stops first, so that nothing
+    /// it knows is lost, and ends where it is another.
     async fn attach(
         &self,
         tenant: &Tenant,
         identity: &Identity,
         device: DeviceId,
+        session: SessionId,
     ) -> Result<Attached, Refused> {
-        if let Some(old) = self.env.directory.take_device(&tenant.id, &identity.user, &device).await {
-            self.retire(old, CloseReason::Replaced).await;
+        match self.env.directory.take_device(&tenant.id, &identity.user, &device).await {
+            Some(mut old) if old.id == session => self.store_last(&mut old).await,
+            Some(old) => self.retire(old, CloseReason::Replaced).await,
+            None => {}
         }
         let key = CursorKey::new(&tenant.id, &identity.user, &device);
         let claimed = self.env.backbone.claim_cursors(&key, CURSOR_TTL).await;
@@ -142,6 +149,12 @@ impl Shard {
         })?;
         Ok(Attached { device, generation, cursors })
     }
+}
+
+/// Whether a session's connection is the one that a resume token was given out to.
+fn latest(claims: &ResumeClaims) -> impl FnOnce(&Session) -> bool + Send + use<> {
+    let (tenant, attach) = (claims.tenant.clone(), claims.attach);
+    move |session| session.tenant.id == tenant && session.connections == attach
 }
 
 /// Whose a session is, for its resume token. Between anonymous clients the token alone speaks.

@@ -4,22 +4,24 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use futures_util::stream::{self, StreamExt as _};
 use http::header::{AUTHORIZATION, COOKIE, ORIGIN};
 use http::request::Parts;
 
 use super::Shard;
 use super::connect::Refused;
 use super::state::Place;
+use super::turns::{NextTurn, Turn};
 use crate::auth::{self, Identity, MAX_TOKEN_BYTES};
 use crate::config::OnFailure;
 use crate::delivery::shaping::replaced;
-use crate::domain::{ChannelName, CloseReason, Publication, UserId};
+use crate::domain::{ChannelName, CloseReason, Publication, SessionId, UserId};
 use crate::plugin::answers::Refusal;
 use crate::plugin::contract::{Credentials, Incoming, SessionChange, SessionNews, SubscribeRequest};
 use crate::plugin::{
     About, Admission, Facts, Failure, Hook, Plugin, PluginHost, PublishVerdict, SubscribeVerdict,
 };
-use crate::protocol::{ErrorCode, RequestId, ServerFrame, Subscribe};
+use crate::protocol::{ClientFrame, ErrorCode, RequestId, ServerFrame, Subscribe};
 use crate::session::Session;
 use crate::tenants::Tenant;
 
@@ -77,18 +79,19 @@ pub(super) enum Fate {
 }
 
 impl Shard {
-    /// Finds out who a client is: by the tenant's plugin where that authenticates, else by the token itself.
+    /// Finds out who the client of a session is: by the tenant's plugin where that authenticates, else by the token
+    /// itself.
     pub(super) async fn identify(
         &self,
         tenant: &Tenant,
+        session: SessionId,
         token: Option<&str>,
         refreshes: Option<&UserId>,
         facts: Facts,
     ) -> Result<Identity, Refused> {
         let now_ms = self.env.backbone.clock().now_ms();
         let refused = |error: auth::AuthError| Refused::new(error.close_reason(), error.to_string());
-        let plugin =
-            self.env.plugins.for_client(&tenant.id, Hook::Authenticate, now_ms, &auth::token_hash(token));
+        let plugin = self.env.plugins.for_client(&tenant.id, Hook::Authenticate, now_ms, &session.part());
         let Some((host, plugin)) = plugin else {
             return auth::authenticate(tenant, token, now_ms).map_err(refused);
         };
@@ -121,26 +124,54 @@ impl Shard {
         let found = self.with(|state| {
             let seat = &state.seats[state.at(place)?];
             let peer = seat.link.as_ref().and_then(|link| link.socket.peer_addr().ok());
-            Some((seat.session.tenant.clone(), seat.session.identity.user.clone(), peer))
+            let session = &seat.session;
+            Some((session.tenant.clone(), session.id, session.identity.user.clone(), peer))
         });
-        let Some((tenant, user, peer)) = found else { return crate::session::state::done(id) };
+        let Some((tenant, session, user, peer)) = found else { return crate::session::state::done(id) };
         let facts = Asked::default().facts(peer);
-        let identity = self.identify(&tenant, Some(&token), Some(&user), facts).await;
+        let identity = self.identify(&tenant, session, Some(&token), Some(&user), facts).await;
         self.with(|state| {
             let Some(at) = state.at(place) else { return crate::session::state::done(id) };
             state.refresh(at, id, identity.map_err(|refused| refused.message))
         })
     }
 
-    /// Asks whether a client may subscribe, and goes on accordingly.
-    pub(super) async fn ask_subscribe(self: Rc<Self>, place: Place, id: Option<RequestId>, wish: Subscribe) {
+    /// Asks whether a client may subscribe to what its `connect` names, and goes on accordingly. A few at a time,
+    /// in order: the plugin is there for others, too.
+    pub(super) async fn ask_subscribes(self: Rc<Self>, place: Place, asked: Vec<(Subscribe, Turn)>) {
+        const AT_ONCE: usize = 8;
+        let asking = stream::iter(asked).map(async |(wish, turn)| {
+            self.ask_subscribe(place, None, wish).await;
+            drop(turn);
+        });
+        asking.buffer_unordered(AT_ONCE).collect::<()>().await;
+    }
+
+    /// Does what a client asks about a channel, once what it asked about that before is done.
+    pub(super) async fn in_turn(self: Rc<Self>, place: Place, frame: ClientFrame, turn: NextTurn) {
+        let _turn = turn.come().await;
+        if let ClientFrame::Subscribe { id, subscribe } = frame {
+            return self.ask_subscribe(place, Some(id), subscribe).await;
+        }
+        self.with(|state| {
+            if let Some(at) = state.at(place) {
+                state.obey(at, frame);
+            }
+        });
+    }
+
+    /// Asks whether a client may subscribe, where that has to be asked, and goes on accordingly.
+    async fn ask_subscribe(self: &Rc<Self>, place: Place, id: Option<RequestId>, wish: Subscribe) {
         let found = self.with(|state| {
-            let session = &state.seats[state.at(place)?].session;
+            let at = state.at(place)?;
+            let is_to_ask = state.is_to_ask(at, &wish);
+            let session = &state.seats[at].session;
             let request = SubscribeRequest {
                 user: session.identity.user.as_str().into(),
                 channel: wish.channel.as_str().into(),
             };
-            Some((request, facts_of(session, Facts::default()), self.asked_for(session, Hook::OnSubscribe)))
+            let plugin = is_to_ask.then(|| self.asked_for(session, Hook::OnSubscribe)).flatten();
+            Some((request, facts_of(session, Facts::default()), plugin))
         });
         let Some((request, facts, plugin)) = found else { return };
         let allowed = match plugin {
@@ -157,7 +188,8 @@ impl Shard {
             },
         };
         self.with(|state| {
-            let Some(at) = state.at(place) else { return };
+            // Who has lost its connection meanwhile names its channels again when it comes back.
+            let Some(at) = state.at(place).filter(|at| state.seats[*at].link.is_some()) else { return };
             match allowed {
                 Ok(wish) => state.subscribe(at, id, wish),
                 Err((code, message)) => state.send(at, &ServerFrame::Error { id, code, message }),
@@ -210,10 +242,34 @@ impl Shard {
         }
     }
 
+    /// Tells it that a session has ended, unless that goes on on another node, or is about to because its client was
+    /// told to come back there.
+    pub(super) async fn announce_end(&self, session: &Session, comes_back: bool) {
+        if self.asked_for(session, Hook::OnSession).is_none() {
+            return;
+        }
+        if let (Some(key), Some(attached)) = (session.cursor_key(), &session.attached) {
+            let is_over = !comes_back
+                && self.env.backbone.end_session(&key, attached.generation, session.id).await != Ok(false);
+            if !is_over {
+                return;
+            }
+        }
+        self.announce(session, SessionChange::Disconnected);
+    }
+
+    /// Whether a session has not been on another node before, as far as somebody is told of that.
+    pub(super) async fn is_new(&self, session: &Session) -> bool {
+        let (Some(key), Some(attached)) = (session.cursor_key(), &session.attached) else { return true };
+        self.asked_for(session, Hook::OnSession).is_none()
+            || self.env.backbone.begin_session(&key, attached.generation, session.id).await
+                != Ok(Some(session.id))
+    }
+
     /// Who is asked for a session, if anybody.
     pub(super) fn asked_for(&self, session: &Session, hook: Hook) -> Option<(Arc<PluginHost>, Arc<Plugin>)> {
         let now_ms = self.env.backbone.clock().now_ms();
-        self.env.plugins.for_client(&session.tenant.id, hook, now_ms, &session.id.to_bytes())
+        self.env.plugins.for_client(&session.tenant.id, hook, now_ms, &session.id.part())
     }
 }
 

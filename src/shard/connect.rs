@@ -170,7 +170,7 @@ impl Shard {
         admitted: Admitted,
         room: Room<'_, Session>,
     ) -> Place {
-        let Admitted { mut session, resumed, ping_ms, subs } = admitted;
+        let Admitted { mut session, resumed, is_new, ping_ms, subs } = admitted;
         session.connections += 1;
         let limits = &session.tenant.limits;
         let ping_ms = ping_ms.unwrap_or(limits.ping_ms).clamp(limits.ping_min_ms, limits.ping_max_ms);
@@ -202,7 +202,7 @@ impl Shard {
         let address = address.map(|peer| peer.ip());
         let event = SessionEvent::Connected { resumed, transport: Transport::WebSocket, address };
         self.env.upstream.tell(&session.tenant, event, || who(&session));
-        if matches!(resumed, Resumed::New | Resumed::Lost) {
+        if is_new {
             self.announce(&session, SessionChange::Connected);
         }
         let entry = Entry { session: session.id, tenant, user, device, shard: self.env.id };

@@ -12,12 +12,12 @@ use super::cursors::cursor_write;
 use super::requests::from_client;
 use super::seat::Link;
 use super::state::{LeftOver, Place, who, worker_id};
+use super::turns::{NextTurn, Turn};
 use crate::backbone::{CursorWrite, Range, Stored, one};
 use crate::delivery::dead_letters::DeadLetter;
 use crate::delivery::{Request, SessionEvent, queues};
 use crate::domain::{ChannelName, CloseReason, Publication, StreamKey};
-use crate::plugin::contract::SessionChange;
-use crate::protocol::{ErrorCode, Payload, RequestId, ServerFrame, Subscribe};
+use crate::protocol::{ClientFrame, ErrorCode, Payload, RequestId, ServerFrame, Subscribe};
 use crate::session::Session;
 use crate::telemetry::{DeadLetterOutcome, events};
 use crate::transport::outbox::Flush;
@@ -35,6 +35,8 @@ pub(super) enum Errand {
     /// A session ended: store what is left of its cursors and forget it, and note what it left over.
     End {
         session: Box<Session>,
+        /// Its client was told to come back elsewhere.
+        comes_back: bool,
         left: Option<LeftOver>,
     },
     /// Write the last frames of a connection and let it go.
@@ -45,11 +47,17 @@ pub(super) enum Errand {
         place: Place,
         sub: usize,
     },
-    /// Ask the tenant's plugin whether the client may subscribe.
-    AskSubscribe {
+    /// Ask the tenant's plugin whether the client may subscribe to what its `connect` names.
+    AskSubscribes {
         place: Place,
-        id: Option<RequestId>,
-        wish: Subscribe,
+        asked: Vec<(Subscribe, Turn)>,
+    },
+    /// Do what a frame says once it is its turn.
+    InTurn {
+        place: Place,
+        id: RequestId,
+        frame: ClientFrame,
+        turn: NextTurn,
     },
     Refresh {
         place: Place,
@@ -103,7 +111,9 @@ impl Shard {
                 // If that fails the cursor stays behind: what was acknowledged comes again.
                 shard.env.backbone.store_cursors(std::slice::from_ref(&write)).await;
             }),
-            Errand::End { session, left } => self.spawn(async move { shard.end(session, left).await }),
+            Errand::End { session, comes_back, left } => {
+                self.spawn(async move { shard.end(session, comes_back, left).await });
+            }
             Errand::Farewell(link) => self.spawn(async move { shard.farewell(link).await }),
             Errand::AwaitWritable(place, socket) => {
                 self.spawn(async move { shard.await_writable(place, &socket).await });
@@ -114,7 +124,13 @@ impl Shard {
             Errand::DeadLetter { place, sub, message, attempts } => {
                 self.spawn(async move { shard.bury(place, sub, &message, attempts).await });
             }
-            Errand::AskSubscribe { place, id, wish } => self.begin_subscribe(place, id, wish),
+            // No more of them than a session may have channels.
+            Errand::AskSubscribes { place, asked } => {
+                self.spawn(async move { shard.ask_subscribes(place, asked).await });
+            }
+            Errand::InTurn { place, id, frame, turn } => {
+                self.counted(place, id, async move { shard.in_turn(place, frame, turn).await });
+            }
             Errand::Refresh { place, id, token } => {
                 self.request(place, id, async move { shard.refresh(place, id, token).await });
             }
@@ -139,30 +155,16 @@ impl Shard {
         work: impl Future<Output = ServerFrame> + 'static,
     ) {
         let shard = self.clone();
-        self.counted(place, Some(id), async move {
+        self.counted(place, id, async move {
             let answer = work.await;
             shard.answer(place, &answer);
         });
     }
 
-    fn begin_subscribe(self: &Rc<Self>, place: Place, id: Option<RequestId>, wish: Subscribe) {
-        let asking = self.clone().ask_subscribe(place, id, wish);
-        match id {
-            Some(_) => self.counted(place, id, asking),
-            // A `connect` has as many wishes as a session may have channels.
-            None => self.spawn(asking),
-        }
-    }
-
     /// Runs something that a client asked for, unless too much is under way.
-    fn counted(
-        self: &Rc<Self>,
-        place: Place,
-        id: Option<RequestId>,
-        work: impl Future<Output = ()> + 'static,
-    ) {
+    fn counted(self: &Rc<Self>, place: Place, id: RequestId, work: impl Future<Output = ()> + 'static) {
         if let Err((code, message)) = self.may_request(place) {
-            return self.answer(place, &ServerFrame::Error { id, code, message });
+            return self.answer(place, &ServerFrame::Error { id: Some(id), code, message });
         }
         self.requests.set(self.requests.get() + 1);
         let shard = self.clone();
@@ -257,9 +259,9 @@ impl Shard {
 
     /// Stores what is left of an ended session's cursors. If the backbone is away they stay as they
     /// were: what came after is delivered again, not lost.
-    async fn end(self: Rc<Self>, mut session: Box<Session>, left: Option<LeftOver>) {
-        self.announce(&session, SessionChange::Disconnected);
+    async fn end(self: Rc<Self>, mut session: Box<Session>, comes_back: bool, left: Option<LeftOver>) {
         self.store_last(&mut session).await;
+        self.announce_end(&session, comes_back).await;
         self.env.directory.forget(session.id, self.env.id).await;
         let (tenant, user) = (&session.tenant, &session.identity.user);
         // Asked after it is forgotten: of two sessions that end together the later one finds none.
@@ -270,10 +272,11 @@ impl Shard {
         }
     }
 
-    /// Ends a session that was taken from its shard and does not go on.
+    /// Ends a session that was taken from its shard and does not go on here.
     pub(super) async fn retire(&self, mut session: Box<Session>, reason: CloseReason) {
-        self.announce(&session, SessionChange::Disconnected);
         self.store_last(&mut session).await;
+        self.announce_end(&session, reason == CloseReason::Drain).await;
+        self.env.directory.forget(session.id, self.env.id).await;
         let (lived, last) = (None, true);
         let event = SessionEvent::Disconnected { reason, lived, last };
         self.env.upstream.tell(&session.tenant, event, || who(&session));

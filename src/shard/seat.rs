@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
+use super::turns::Turns;
 use crate::api::drain::Counted;
 use crate::domain::Publication;
+use crate::plugin::Scope;
 use crate::protocol::{Codec, ServerFrame, encode_message};
 use crate::session::Session;
 use crate::transport::outbox::{Frame, Outbox};
@@ -18,6 +20,8 @@ pub(super) struct Seat {
     pub(super) session: Box<Session>,
     /// Tells this session from others that sat here.
     pub(super) stamp: u64,
+    /// How finely its tenant's plugins told subscribers apart when it took part in its views.
+    pub(super) scope: Option<Scope>,
     pub(super) link: Option<Link>,
     /// When a session without a connection ends.
     pub(super) expires: Option<Instant>,
@@ -33,6 +37,8 @@ pub(super) struct Seat {
     pub(super) leaving: bool,
     /// Requests of its client that are not answered yet.
     pub(super) requests: u16,
+    /// The channels that a plugin is asked about.
+    pub(super) turns: Turns,
     /// Ends when the last message that its client published, and a plugin was asked about, is in the log.
     pub(super) publishing: Option<oneshot::Receiver<()>>,
 }
@@ -110,10 +116,11 @@ fn jittered(every: Duration) -> Duration {
 }
 
 impl Seat {
-    pub(super) fn new(session: Box<Session>, stamp: u64) -> Self {
+    pub(super) fn new(session: Box<Session>, stamp: u64, scope: Option<Scope>) -> Self {
         Self {
             session,
             stamp,
+            scope,
             link: None,
             expires: None,
             scheduled: None,
@@ -122,6 +129,7 @@ impl Seat {
             unstored: false,
             leaving: false,
             requests: 0,
+            turns: Turns::default(),
             publishing: None,
         }
     }

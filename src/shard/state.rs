@@ -18,8 +18,8 @@ use crate::auth::Identity;
 use crate::backbone::Tail;
 use crate::backbone::clock::Clock;
 use crate::delivery::{Audience, SessionEvent, ShardId, Upstream};
-use crate::domain::{ChannelName, CloseReason, Reconnect, SessionId, TenantId};
-use crate::plugin::{Plugins, Scope};
+use crate::domain::{ChannelName, CloseReason, Reconnect, SessionId};
+use crate::plugin::Plugins;
 use crate::protocol::{ClientFrame, ErrorCode, RequestId, ServerFrame, Subscribe};
 use crate::session::state::done;
 use crate::session::{Effects, Session};
@@ -54,8 +54,6 @@ pub(super) struct State {
     pub(super) metrics: Metrics,
     upstream: Upstream,
     plugins: Plugins,
-    /// How finely the plugins of tenants told subscribers apart when that was looked at last.
-    scopes: HashMap<TenantId, Option<Scope>>,
     pub(super) seats: Slab<Seat>,
     by_session: HashMap<SessionId, usize>,
     pub(super) hub: Hub,
@@ -86,7 +84,6 @@ impl State {
             metrics,
             upstream,
             plugins,
-            scopes: HashMap::new(),
             seats: Slab::new(),
             by_session: HashMap::new(),
             hub: Hub::default(),
@@ -117,7 +114,8 @@ impl State {
         let tenant = session.tenant.clone();
         self.metrics.tenant(&tenant.id).sessions.inc();
         let id = session.id;
-        let at = self.seats.insert(Seat::new(session, stamp));
+        let scope = self.scope(&tenant.id);
+        let at = self.seats.insert(Seat::new(session, stamp, scope));
         self.by_session.insert(id, at);
         let seat = &mut self.seats[at];
         seat.link = Some(link);
@@ -142,7 +140,9 @@ impl State {
         self.mark_unstored(at);
         self.on_seat_time(at, Instant::now());
         let place = Place { seat: at, stamp };
-        self.errands.extend(asked.into_iter().map(|wish| Errand::AskSubscribe { place, id: None, wish }));
+        if !asked.is_empty() {
+            self.errands.push_back(Errand::AskSubscribes { place, asked });
+        }
         place
     }
 
@@ -219,19 +219,19 @@ impl State {
         let lived = link.map(|link| link.opened.elapsed());
         self.tell(at, SessionEvent::Disconnected { reason, lived, last: true });
         let left = self.left_over(at, reason, link);
+        let comes_back = reason == CloseReason::Drain && link.is_some();
         let session = self.unseat(at, reason);
-        self.errands.push_back(Errand::End { session, left });
+        self.errands.push_back(Errand::End { session, comes_back, left });
     }
 
-    /// Gives a session up to whoever asked for it.
-    pub(super) fn detach(&mut self, session: SessionId, reason: CloseReason) -> Option<Box<Session>> {
-        let at = self.find(session)?;
+    /// Gives a session up to whoever has it from now on.
+    pub(super) fn detach(&mut self, at: usize, reason: CloseReason) -> Box<Session> {
         if let Some(link) = self.unlink(at, reason) {
             let lived = Some(link.opened.elapsed());
             self.tell(at, SessionEvent::Disconnected { reason, lived, last: false });
             self.see_off(link, reason, "the session goes on with another connection", None);
         }
-        Some(self.unseat(at, reason))
+        self.unseat(at, reason)
     }
 
     /// Takes the connection away from a session, which then waits for its client.
@@ -296,14 +296,15 @@ impl State {
             let error = ServerFrame::Error { id: Some(*id), code: ErrorCode::Unavailable, message };
             return self.send(at, &error);
         }
-        let frame = match frame {
-            ClientFrame::Subscribe { id, subscribe } if self.is_to_ask(at, &subscribe) => {
-                let place = self.place(at);
-                self.errands.push_back(Errand::AskSubscribe { place, id: Some(id), wish: subscribe });
-                return;
-            }
-            frame => frame,
-        };
+        if let Some((id, turn)) = self.turn_for(at, &frame) {
+            let place = self.place(at);
+            return self.errands.push_back(Errand::InTurn { place, id, frame, turn });
+        }
+        self.obey(at, frame);
+    }
+
+    /// Does what a frame says.
+    pub(super) fn obey(&mut self, at: usize, frame: ClientFrame) {
         let seat = &self.seats[at];
         let tenant = seat.session.tenant.clone();
         let acked = match &frame {

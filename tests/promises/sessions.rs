@@ -66,10 +66,16 @@ async fn only_the_latest_resume_token_attaches() {
         let first = client(&node, &user("alice")).await?;
         let old = first.resume_token().to_owned();
         first.reset()?;
-        let second = client(&node, &user("alice").resume(&old)).await?;
+        let mut second = client(&node, &user("alice").resume(&old)).await?;
         ensure!(second.resumed() == "home" && second.resume_token() != old, "{:?}", second.connected);
         let third = client(&node, &user("alice").resume(&old)).await?;
         ensure!(third.resumed() != "home", "an old token attached: {:?}", third.connected);
+        // Nor does it take the session away from whoever has the latest.
+        let latest = second.resume_token().to_owned();
+        second.settle().await?;
+        second.reset()?;
+        let fourth = client(&node, &user("alice").resume(&latest)).await?;
+        ensure!(fourth.resumed() == "home", "{:?}", fourth.connected);
         Ok(())
     })
     .await;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::backbone::{BackboneError, CursorWrite, Stored};
-use crate::domain::{ChannelName, Cursor, CursorKey, Generation};
+use crate::domain::{ChannelName, Cursor, CursorKey, Generation, SessionId};
 
 /// Devices remembered at most; a million idle ones take some 200 MB.
 const MAX_DEVICES: usize = 1_000_000;
@@ -28,6 +28,7 @@ pub(super) struct Cursors {
 #[derive(Debug)]
 struct Device {
     generation: Generation,
+    session: Option<SessionId>,
     ttl_ms: u64,
     expires_ms: u64,
     cursors: HashMap<ChannelName, (Generation, Cursor)>,
@@ -54,6 +55,26 @@ impl Cursors {
             device.cursors.iter().map(|(channel, (_, cursor))| (channel.clone(), *cursor)).collect();
         cursors.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         Ok((generation, cursors))
+    }
+
+    pub(super) fn begin(
+        &mut self,
+        key: &CursorKey,
+        generation: Generation,
+        session: SessionId,
+    ) -> Option<SessionId> {
+        let device = self.devices.get_mut(key)?;
+        if device.generation == generation { device.session.replace(session) } else { device.session }
+    }
+
+    pub(super) fn end(&mut self, key: &CursorKey, generation: Generation, session: SessionId) -> bool {
+        let noted = self.devices.get_mut(key).filter(|device| device.session == Some(session));
+        let Some(device) = noted else { return true };
+        let is_latest = device.generation == generation;
+        if is_latest {
+            device.session = None;
+        }
+        is_latest
     }
 
     pub(super) fn store(&mut self, write: &CursorWrite, now_ms: u64) -> Result<Stored, BackboneError> {
@@ -96,7 +117,8 @@ impl Cursors {
 
 impl Device {
     fn new() -> Self {
-        Self { generation: Generation(0), ttl_ms: LATE_TTL_MS, expires_ms: 0, cursors: HashMap::new() }
+        let (generation, cursors) = (Generation(0), HashMap::new());
+        Self { generation, session: None, ttl_ms: LATE_TTL_MS, expires_ms: 0, cursors }
     }
 
     /// Drops the cursor that lies furthest back when there are too many.

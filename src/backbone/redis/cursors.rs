@@ -1,4 +1,4 @@
-//! Cursors: one hash a device, `gen`, `ttl` and channel → `<offset> <epoch> <attempts> [<head>]`.
+//! Cursors: one hash a device, `gen`, `session`, `ttl` and channel → `<offset> <epoch> <attempts> [<head>]`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,10 +7,10 @@ use indexmap::IndexMap;
 use redis::Value;
 
 use super::connection::Link;
-use super::scripts::{CLAIM, STORE};
+use super::scripts::{BEGIN_SESSION, CLAIM, END_SESSION, STORE};
 use super::{errors, values};
 use crate::backbone::{BackboneError, CursorWrite, Stored};
-use crate::domain::{ChannelName, Cursor, CursorKey, Generation, Position};
+use crate::domain::{ChannelName, Cursor, CursorKey, Generation, Position, SessionId};
 
 /// Devices in one pipeline: 10,000 hashes cost the server some 10 ms, so others wait for a twentieth.
 const CHUNK: usize = 500;
@@ -49,7 +49,7 @@ impl Cursors {
             let (Ok(field), Ok(value)) = (values::text(field), values::text(value)) else { continue };
             match field.as_str() {
                 "gen" => generation = value.parse().ok().map(Generation),
-                "ttl" => {}
+                "ttl" | "session" => {}
                 // What does not parse was written by nobody we know: a missing cursor is the safe
                 // reading of it, since the subscription then starts as its rules say.
                 channel => cursors.extend(ChannelName::parse(channel).ok().zip(parse(&value))),
@@ -111,6 +111,36 @@ impl Cursors {
             };
         }
         call
+    }
+}
+
+/// Notes the session of a generation; the one noted before.
+pub(super) async fn begin(
+    link: &Link,
+    device: &CursorKey,
+    generation: Generation,
+    session: SessionId,
+) -> Result<Option<SessionId>, BackboneError> {
+    let mut pipe = redis::pipe();
+    pipe.add_command(BEGIN_SESSION.call(device.as_str())).arg(generation.0).arg(session.to_string());
+    match errors::checked(link.run_scripts(&pipe).await?.pop().unwrap_or_default())? {
+        Value::Nil => Ok(None),
+        noted => Ok(values::text(noted)?.parse().ok()),
+    }
+}
+
+/// Whether a session is over that ends under this generation.
+pub(super) async fn end(
+    link: &Link,
+    device: &CursorKey,
+    generation: Generation,
+    session: SessionId,
+) -> Result<bool, BackboneError> {
+    let mut pipe = redis::pipe();
+    pipe.add_command(END_SESSION.call(device.as_str())).arg(generation.0).arg(session.to_string());
+    match errors::checked(link.run_scripts(&pipe).await?.pop().unwrap_or_default())? {
+        Value::Int(over) => Ok(over == 1),
+        _ => Err(errors::unexpected("the script that ends sessions")),
     }
 }
 

@@ -49,6 +49,10 @@ scripts! {
     APPEND = "append";
     /// Begins a generation of a device.
     CLAIM = "claim";
+    /// Notes the session of a device's generation.
+    BEGIN_SESSION = "begin_session";
+    /// Forgets it.
+    END_SESSION = "end_session";
     /// Stores cursors of a device.
     STORE = "store";
     /// Writes a node's record and lists the living.

@@ -298,6 +298,13 @@ impl Queue {
         self.want(dealt.worker, 1);
     }
 
+    /// Nobody can say what its worker would see of a task: it goes back, for another node. The worker is not
+    /// dealt the same once more.
+    pub(super) fn undealt(&mut self, dealt: &Dealt) {
+        let Task { message, attempts, .. } = &dealt.task;
+        self.give_back(dealt.worker.session, Held { offset: message.offset, attempts: *attempts });
+    }
+
     // ---- turns -------------------------------------------------------------------------------------
 
     /// Something may have come; whether to look now.

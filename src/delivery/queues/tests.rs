@@ -7,7 +7,7 @@ use crate::backbone::embedded::Embedded;
 use crate::backbone::{Group, Take};
 use crate::delivery::View;
 use crate::domain::{ChannelName, NamespaceRules, TenantId};
-use crate::plugin::Plugins;
+use crate::plugin::{Plugins, Tables};
 
 struct Rig {
     backbone: Arc<Embedded>,
@@ -21,10 +21,14 @@ struct Rig {
 impl Rig {
     /// One shard, whose queue takes so many.
     fn new(capacity: usize) -> Self {
+        Self::with_plugins(capacity, Plugins::none())
+    }
+
+    fn with_plugins(capacity: usize, plugins: Plugins) -> Self {
         let dirty = Arc::new(DirtySet::default());
         let backbone = Embedded::new(dirty.clone());
         let metrics = Metrics::default();
-        let shaper = Arc::new(Shaper::new(Plugins::none(), backbone.clone()));
+        let shaper = Arc::new(Shaper::new(plugins, backbone.clone()));
         let tenant = TenantId::parse("acme").unwrap();
         let name = ChannelName::parse("queue:1").unwrap();
         let stream = StreamKey::channel(&tenant, &name);
@@ -127,4 +131,23 @@ async fn at_its_end_a_node_gives_back_what_is_not_done() {
     rig.stop.cancel();
     (&mut rig.task).await.unwrap();
     assert_eq!(rig.left().await, [added[0], added[2], added[3]]);
+}
+
+#[tokio::test]
+async fn what_nobody_can_shape_any_more_is_left_to_other_nodes() {
+    // Nobody says any more which version of a plugin a task meets: the node ends.
+    let (keeper, tables) = Tables::new(0);
+    drop(keeper);
+    let mut rig = Rig::with_plugins(64, Plugins { tables, host: None });
+    let ada = worker();
+    rig.join(ada).await;
+    rig.tell(ada, Word::Want(1)).await;
+    let added = rig.add(1).await;
+    let given_back = async {
+        while rig.channel.metrics.work_returned.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout_at(Instant::now() + GOODBYE, given_back).await.expect("the task is not given back");
+    assert_eq!(rig.left().await, added);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Refusal, Session, done, fail};
+use super::{Refusal, Session, done, fail, give_up};
 use crate::delivery::Channel;
 use crate::delivery::queues::Word;
 use crate::domain::{ChannelName, Offset, StreamKey};
@@ -80,6 +80,7 @@ impl Session {
     /// Ends the work at a queue, if it is that channel; everything goes back.
     pub(super) fn stop_work(&mut self, id: RequestId, channel: &ChannelName, fx: &mut Effects) -> bool {
         let Some(worker) = self.worker_of(channel) else { return false };
+        give_up(self.worker(worker).and_then(Worker::waiting_request), channel, fx);
         fx.push(Effect::LeaveQueue { worker });
         fx.push(Effect::Send(done(id)));
         true

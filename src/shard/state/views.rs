@@ -22,7 +22,7 @@ impl State {
         }
     }
 
-    fn scope(&self, tenant: &TenantId) -> Option<Scope> {
+    pub(super) fn scope(&self, tenant: &TenantId) -> Option<Scope> {
         self.plugins.tables.of(tenant)?.finest_scope()
     }
 
@@ -59,16 +59,16 @@ impl State {
                 Some(scope) => *scope,
                 None => *scopes.entry(tenant.clone()).or_insert(self.scope(tenant)),
             };
-            if self.scopes.get(tenant).copied().flatten() != scope {
+            if seat.scope != scope {
                 self.regroup_seat(at);
             }
         }
-        self.scopes.extend(scopes);
     }
 
     /// Has one session take part in the views that are right for it now. Its subscriptions read on there from
     /// where they stand.
     pub(in crate::shard) fn regroup_seat(&mut self, at: usize) {
+        self.seats[at].scope = self.scope(&self.seats[at].session.tenant.id);
         let audience = self.audience(&self.seats[at].session);
         for sub in self.subs_of(at) {
             let subscription = self.seats[at].session.sub(sub);

@@ -8,7 +8,7 @@ use tidegate::backbone::clock::local_ms;
 use tidegate::backbone::{BackboneError, CursorWrite, Page, Range, Read, Stored, Trim};
 use tidegate::domain::{
     ChannelName, Cursor, CursorKey, DeviceId, Epoch, Generation, NodeId, Offset, Position, RawEntry,
-    StreamKey, TenantId, UserId,
+    SessionId, StreamKey, TenantId, UserId,
 };
 
 use super::{Subject, stream, until};
@@ -34,6 +34,7 @@ macro_rules! contract {
             a_position_that_nobody_kept_is_no_loss, a_position_kept_beyond_the_end_is_a_loss,
             a_wrong_type_is_alone, an_idempotency_key_adds_once, history_goes_both_ways,
             cursors_only_move_forward, an_older_generation_is_refused, many_cursors_at_once,
+            a_session_goes_on_under_a_newer_generation,
             nodes_are_seen_within_their_lease, the_first_value_stays, trimming_bounds_length_and_age,
             the_clock_is_the_backbones,
             additions_keep_their_order, large_additions_all_arrive, one_request_adds_an_id_once, an_ingress_entry_reaches_a_target_once, an_ingress_entry_waits_for_the_one_before_it, the_search_for_an_ingress_entry_is_bounded, a_full_stream_refuses_and_only_it, removed_entries_are_gone, only_empty_streams_are_removed, a_scan_finds_every_stream, watchers_are_counted_where_they_can_be, trimming_bounds_memory,
@@ -366,6 +367,30 @@ pub async fn an_older_generation_is_refused(subject: &Subject) {
     assert_eq!(stored, [Stored::Stale, Stored::Yes, Stored::Yes, Stored::Stale]);
     let (_, stored) = subject.backbone.claim_cursors(&phone, TTL).await.unwrap();
     assert_eq!(stored, [(ChannelName::parse("room:1").unwrap(), cursor(3, 0, 1))]);
+}
+
+pub async fn a_session_goes_on_under_a_newer_generation(subject: &Subject) {
+    let phone = device("phone");
+    let claim = async || subject.backbone.claim_cursors(&phone, TTL).await.unwrap().0;
+    let begin = async |generation, session| {
+        subject.backbone.begin_session(&phone, generation, session).await.unwrap()
+    };
+    let end =
+        async |generation, session| subject.backbone.end_session(&phone, generation, session).await.unwrap();
+    let (one, other) = (SessionId::random(), SessionId::random());
+    let first = claim().await;
+    assert_eq!(begin(first, one).await, None);
+    let second = claim().await;
+    assert_eq!(begin(first, other).await, Some(one), "an older generation notes nothing");
+    assert_eq!(begin(second, one).await, Some(one));
+    assert!(!end(first, one).await, "it goes on under the second");
+    let third = claim().await;
+    assert_eq!(begin(third, other).await, Some(one));
+    assert!(end(second, one).await, "the device has another");
+    assert!(end(third, other).await);
+    assert_eq!(begin(claim().await, one).await, None, "it had ended");
+    let (_, stored) = subject.backbone.claim_cursors(&phone, TTL).await.unwrap();
+    assert!(stored.is_empty(), "it is no cursor: {stored:?}");
 }
 
 pub async fn many_cursors_at_once(subject: &Subject) {

@@ -4,8 +4,9 @@ use anyhow::{Result, ensure};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::json;
 use tidegate_support::client::Client;
-use tidegate_support::plugins::{put_off, put_on};
-use tidegate_support::proven;
+use tidegate_support::config::API_KEY;
+use tidegate_support::plugins::{activate, push, put_off, put_on};
+use tidegate_support::{eventually, http, proven};
 
 use super::{PERSONAL, PRICES, PROBE, calls, classy, config, data, next, patient};
 use crate::harness::{Cluster, client, embedded, silent, user};
@@ -139,6 +140,47 @@ async fn connected_clients_follow_when_a_plugin_looks_closer_or_goes() {
             }
         }
         silent(&mut gold).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_comes_while_no_plugin_is_on_follows_when_it_comes_back() {
+    proven(async {
+        // One shard: the next client sits where the one before has sat, whose session ends with its connection.
+        let config = config(patient()).node("shards", "1").limit("resume_window_ms", 0);
+        let (node, mut backend) = embedded(config).await?;
+        let priced = json!({"item": "lamp", "price": 900});
+        let mut ada = client(&node, &classy("ada", "gold").listen("room:1")).await?;
+        ada.subscribed("room:1").await?;
+        let version = put_on(&node, "prices", PRICES, &[]).await?;
+        backend.push("demo", "room:1", LAMP).await?;
+        ensure!(next(&mut ada).await? == priced, "who was there before");
+        ada.close().await?;
+        put_off(&node, "prices").await?;
+        eventually("the plugin's removal", || async {
+            let path = format!("/v1/demo/plugins/prices/{version}");
+            let removed = http::request(&node.admin, "DELETE", &path, Some(API_KEY), None).await.ok()?;
+            (removed.status == 200).then_some(())
+        })
+        .await?;
+        // Once another one was on, the node knows that this one is gone.
+        put_on(&node, "filter", PROBE, &[]).await?;
+        put_off(&node, "filter").await?;
+        // Ready before he comes: then nothing changes for him until it is on.
+        let version = push(&node, "prices", PRICES, &[]).await?;
+        eventually("a version that is ready", || async {
+            let path = format!("/v1/demo/plugins/prices/{version}");
+            let about = http::get(&node.admin, &path, Some(API_KEY)).await.ok()?.json().ok()?;
+            (about["state"] == "ready").then_some(())
+        })
+        .await?;
+        let mut bob = client(&node, &classy("bob", "gold").listen("room:1")).await?;
+        bob.subscribed("room:1").await?;
+        activate(&node, "prices", &version).await?;
+        backend.push("demo", "room:1", LAMP).await?;
+        ensure!(next(&mut bob).await? == priced, "who came in between");
+        Ok(())
     })
     .await;
 }

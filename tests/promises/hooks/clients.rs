@@ -1,5 +1,6 @@
 //! `authenticate`, `on-subscribe`, `on-publish` and `on-session`: what clients are asked, and told.
 
+use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -8,11 +9,11 @@ use serde_json::{Value, json};
 use tidegate_support::client::{Client, Options, Refusal};
 use tidegate_support::config::{ADMIN_TOKEN, API_KEY};
 use tidegate_support::node::Node;
-use tidegate_support::plugins::{put_off, put_on};
+use tidegate_support::plugins::{act_once_ready, push, put_off, put_on};
 use tidegate_support::{eventually, http, proven};
 
 use super::{AUTHENTICATOR, PROBE, calls, config, data, known, next, patient};
-use crate::harness::{Cluster, client, embedded, messages, silent, user};
+use crate::harness::{Cluster, client, embedded, messages, one_of, silent, user};
 
 /// Signs tokens of `plugins/authenticator`.
 const SECRET: &str = "a secret of the tests";
@@ -126,6 +127,10 @@ async fn what_a_plugin_allows_ends_when_it_says() {
         })
         .await?;
         ensure!(calls(&node, "authenticate", "refused").await? >= 1, "the plugin said so");
+        // His session still waits for him, should he come with a token that is good.
+        let again = Options::token(signed("bob", 60)).resume(&resume);
+        let home = client(&node, &again).await?;
+        ensure!(home.resumed() == "home", "{:?}", home.connected);
         Ok(())
     })
     .await;
@@ -188,6 +193,95 @@ async fn a_plugin_says_where_clients_subscribe() {
             ensure!(message.channel == "room:new" && data(&message) == "room:new", "{message:?}");
             silent(&mut ada).await?;
         }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connect_asks_once_about_each_channel_and_a_few_at_a_time() {
+    proven(async {
+        // Fewer than it names may wait for the plugin.
+        let tenant = patient().plugins("queue = 8");
+        let (node, _) = embedded(config(tenant).limit("channels_per_session", 101)).await?;
+        put_on(&node, "door", PROBE, &[]).await?;
+        let rooms: Vec<String> = (1..=120).map(|n| format!("room:{n}")).collect();
+        let named = rooms.iter().chain(&rooms[..50]).chain(&rooms[..50]);
+        let mut ada = client(&node, &named.fold(known("ada"), |options, room| options.listen(room))).await?;
+        let (mut subscribed, mut refused) = (BTreeSet::new(), 0);
+        while subscribed.len() + refused < rooms.len() {
+            let frame = one_of(&mut ada, &["subscribed", "error"]).await?;
+            match frame.kind() {
+                "error" => {
+                    ensure!(frame.text("code") == "limit_exceeded", "{}", frame.0);
+                    refused += 1;
+                }
+                _ if frame.text("channel").starts_with("user:") => {}
+                _ => ensure!(subscribed.insert(frame.text("channel").to_owned()), "twice: {}", frame.0),
+            }
+        }
+        ensure!(subscribed.len() == 100, "{} rooms and the user's own channel", subscribed.len());
+        let asked = calls(&node, "on_subscribe", "answered").await?;
+        ensure!(asked <= 101, "{asked} calls for 101 channels at most");
+        silent(&mut ada).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_unsubscribe_comes_after_the_subscribe_before_it() {
+    proven(async {
+        let (node, mut backend) = embedded(config(patient())).await?;
+        put_on(&node, "door", PROBE, &[]).await?;
+        let mut ada = client(&node, &known("ada").listen("room:1")).await?;
+        // What `connect` names, and what a `subscribe` does.
+        let answer = ada.request(json!({"type": "unsubscribe", "channel": "room:1"})).await?;
+        ensure!(answer.kind() == "ok", "{}", answer.0);
+        ada.send_frame(&json!({"type": "subscribe", "id": 100, "channel": "room:2"})).await?;
+        let answer = ada.request(json!({"type": "unsubscribe", "channel": "room:2"})).await?;
+        ensure!(answer.kind() == "ok", "{}", answer.0);
+        // Each request has one answer; this one may have begun before it was taken back.
+        while one_of(&mut ada, &["error", "subscribed"]).await?.number("id") != Some(100) {}
+        for room in ["room:1", "room:2"] {
+            backend.push("demo", room, "nobody is there").await?;
+        }
+        // It may ask for it again.
+        ada.subscribe("room:2", false).await?;
+        let offset = backend.push("demo", "room:2", "back").await?;
+        ensure!(ada.message().await?.offset == offset, "only what came since");
+        silent(&mut ada).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_version_answers_all_that_is_asked_for_a_client() {
+    proven(async {
+        let (node, _) = embedded(config(patient())).await?;
+        let version = push(&node, "door", PROBE, &[]).await?;
+        let half = json!({"version": version, "percent": 50});
+        act_once_ready(&node, "door", "canary", &half).await?;
+        // Without a token each connection is another client: the plugin refuses half of them.
+        let (mut let_in, mut turned_away) = (0, 0);
+        while let_in == 0 || turned_away == 0 {
+            ensure!(let_in + turned_away < 200, "{let_in} were let in, {turned_away} not");
+            match Client::try_connect(&node.ws("demo"), &Options::default()).await? {
+                Ok(_) => let_in += 1,
+                Err(_) => turned_away += 1,
+            }
+        }
+        // Tokens that the plugin alone knows: whom it lets in it also answers where he may subscribe.
+        let mut clients = 0;
+        for n in 0..40 {
+            let Ok(mut ada) = Client::try_connect(&node.ws("demo"), &known(&format!("ada{n}/free"))).await?
+            else {
+                continue;
+            };
+            let answer = ada.request(json!({"type": "subscribe", "channel": "room:closed"})).await?;
+            ensure!(answer.text("message") == "closed to free", "client {n}: {}", answer.0);
+            clients += 1;
+        }
+        ensure!(clients > 0, "it let nobody in");
         Ok(())
     })
     .await;
@@ -297,6 +391,59 @@ async fn a_plugin_is_told_of_sessions() {
         .await?;
         ensure!(lines.find("ada came") < lines.find("ada went"), "{lines}");
         ensure!(!lines.contains("bob went"), "his session waits for him");
+        Ok(())
+    })
+    .await;
+}
+
+/// How often the plugin was told of this, by what it says on a node.
+async fn told(node: &Node, line: &str) -> usize {
+    let logs = http::get(&node.admin, "/v1/demo/plugins/logs", Some(API_KEY)).await;
+    logs.map_or(0, |logs| logs.text().matches(line).count())
+}
+
+#[tokio::test]
+async fn a_session_that_goes_on_elsewhere_has_not_ended() {
+    proven(async {
+        let cluster = Cluster::start(&config(patient()).admin(), &[]).await?;
+        let (one, two, mut backend) = (&cluster.nodes[0], &cluster.nodes[1], cluster.backend.clone());
+        put_on(one, "watcher", PROBE, &[]).await?;
+        let options = known("ada").device("phone").ack("room:1");
+        let mut ada = client(one, &options).await?;
+        ada.subscribed("room:1").await?;
+        let first = backend.push("demo", "room:1", "one").await?;
+        ensure!(ada.message().await?.offset == first, "the first message");
+        ada.ack("room:1", first).await?;
+        backend.await_cursor("tg:demo:cur:ada/phone", "room:1", first).await?;
+        let resume = ada.resume_token().to_owned();
+        // A token that is not the latest any more: the session goes on all the same, with its device.
+        let home = client(one, &options.clone().resume(&resume)).await?;
+        ensure!(home.resumed() == "home", "{:?}", home.connected);
+        let mut again = client(one, &options.clone().resume(&resume)).await?;
+        ensure!(again.resumed() == "moved", "{:?}", again.connected);
+        again.subscribed("room:1").await?;
+        let resume = again.resume_token().to_owned();
+        let mut moved = client(two, &options.clone().resume(&resume)).await?;
+        ensure!(moved.resumed() == "moved", "{:?}", moved.connected);
+        moved.subscribed("room:1").await?;
+        // The first node learns of it when its client acknowledges.
+        let second = backend.push("demo", "room:1", "two").await?;
+        for client in [&mut moved, &mut again] {
+            ensure!(client.message().await?.offset == second, "the second message");
+            client.ack("room:1", second).await?;
+            client.settle().await?;
+        }
+        ensure!(again.closed().await?.0 == 4005, "replaced");
+        // Another session of the device: now that one is over.
+        let other = client(two, &options).await?;
+        ensure!(other.resumed() == "new", "{:?}", other.connected);
+        eventually("the end", || async { (told(two, "ada went").await > 0).then_some(()) }).await?;
+        let went = (told(one, "ada went").await, told(two, "ada went").await);
+        ensure!(went == (0, 1), "ends on both nodes: {went:?}");
+        eventually("the second session", || async { (told(two, "ada came").await > 0).then_some(()) })
+            .await?;
+        let came = (told(one, "ada came").await, told(two, "ada came").await);
+        ensure!(came == (1, 1), "sessions on both nodes: {came:?}");
         Ok(())
     })
     .await;
