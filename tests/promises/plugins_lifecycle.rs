@@ -14,6 +14,7 @@ use crate::harness::{Cluster, TIDEGATE, embedded};
 
 mod command;
 mod nodes;
+mod replaying;
 mod switching;
 mod uploads;
 
