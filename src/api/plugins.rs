@@ -40,6 +40,7 @@ mod logs;
 mod places;
 mod query;
 mod replay;
+mod settings;
 mod show;
 mod upload;
 

@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::places::Places;
-use super::{Caller, Outcome, Refused, Shared, State, ok, query, show};
+use super::settings::settings;
+use super::{Caller, Outcome, Refused, Shared, State, ok, show};
 use crate::backbone::backoff::Backoff;
 use crate::domain::{PluginName, TenantId};
 use crate::plugin::catalog::Version;
@@ -124,7 +125,7 @@ pub(super) async fn upload(
     request: Request,
 ) -> Outcome {
     let name = caller.name()?.clone();
-    let settings = query::settings(query.as_deref())?;
+    let settings = settings(request.headers(), query.as_deref())?;
     let api = &shared.api;
     let place = api.uploads.0.places.take(&caller.tenant.id)?;
     let most = caller.served.limits.code_bytes;

@@ -7,24 +7,16 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 
 use super::PluginNodeArgs;
-use crate::cli::call::call_with;
+use crate::cli::call::{Content, call, json_content};
 
 /// How long a command waits for nodes to be ready.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What a request carries.
-pub(super) type Body = Option<(&'static str, Vec<u8>)>;
-
-/// A body in JSON.
-pub(super) fn json(value: &Value) -> Body {
-    Some(("application/json", value.to_string().into_bytes()))
-}
-
 /// The answer, or in words why there is none. `path` follows `/v1/<tenant>/plugins`.
-pub(super) async fn ask(node: &PluginNodeArgs, method: Method, path: &str, body: Body) -> Result<Value> {
-    let (status, answer) = send(node, method, path, body).await?;
+pub(super) async fn ask(node: &PluginNodeArgs, method: Method, path: &str, content: Option<Content>) -> Result<Value> {
+    let (status, answer) = send(node, method, path, content).await?;
     answered(status, answer)
 }
 
@@ -34,7 +26,7 @@ pub(super) async fn ask_patiently(node: &PluginNodeArgs, path: &str, body: &Valu
     let until = tokio::time::Instant::now() + PATIENCE;
     let mut told = None;
     loop {
-        let (status, answer) = send(node, Method::POST, path, json(body)).await?;
+        let (status, answer) = send(node, Method::POST, path, Some(json_content(body))).await?;
         let may_wait = status == StatusCode::CONFLICT && answer["retry_after_ms"].is_u64();
         if !may_wait || tokio::time::Instant::now() >= until {
             return answered(status, answer);
@@ -47,9 +39,9 @@ pub(super) async fn ask_patiently(node: &PluginNodeArgs, path: &str, body: &Valu
     }
 }
 
-async fn send(node: &PluginNodeArgs, method: Method, path: &str, body: Body) -> Result<(StatusCode, Value)> {
+async fn send(node: &PluginNodeArgs, method: Method, path: &str, content: Option<Content>) -> Result<(StatusCode, Value)> {
     let path = format!("/v1/{}/plugins{path}", node.tenant);
-    call_with(method, &node.url, &path, &node.key, body).await
+    call(method, &node.url, &path, &node.key, content).await
 }
 
 fn answered(status: StatusCode, answer: Value) -> Result<Value> {
