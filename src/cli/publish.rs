@@ -119,18 +119,15 @@ fn refusal(status: StatusCode, answer: &Value) -> String {
     }
 }
 
-async fn post(
-    args: &PublishArgs,
-    channels: &[ChannelName],
-    payload: &str,
-) -> Result<(StatusCode, Value)> {
+async fn post(args: &PublishArgs, channels: &[ChannelName], payload: &str) -> Result<(StatusCode, Value)> {
     let path = format!("/v1/{}/publish", args.tenant);
     if !args.cloudevent {
         let content = json_content(&body(args, channels, payload));
         return call(Method::POST, &args.url, &path, &args.key, Some(content)).await;
     }
-    let named =
-        |channel: &ChannelName| format!("channel={}", utf8_percent_encode(channel.as_str(), NON_ALPHANUMERIC));
+    let named = |channel: &ChannelName| {
+        format!("channel={}", utf8_percent_encode(channel.as_str(), NON_ALPHANUMERIC))
+    };
     let query: Vec<String> = channels.iter().map(named).collect();
     let path = if query.is_empty() { path } else { format!("{path}?{}", query.join("&")) };
     let content = content("application/cloudevents+json", payload.as_bytes().to_vec());

@@ -15,7 +15,12 @@ const PATIENCE: Duration = Duration::from_secs(900);
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// The answer, or in words why there is none. `path` follows `/v1/<tenant>/plugins`.
-pub(super) async fn ask(node: &PluginNodeArgs, method: Method, path: &str, content: Option<Content>) -> Result<Value> {
+pub(super) async fn ask(
+    node: &PluginNodeArgs,
+    method: Method,
+    path: &str,
+    content: Option<Content>,
+) -> Result<Value> {
     let (status, answer) = send(node, method, path, content).await?;
     answered(status, answer)
 }
@@ -39,7 +44,12 @@ pub(super) async fn ask_patiently(node: &PluginNodeArgs, path: &str, body: &Valu
     }
 }
 
-async fn send(node: &PluginNodeArgs, method: Method, path: &str, content: Option<Content>) -> Result<(StatusCode, Value)> {
+async fn send(
+    node: &PluginNodeArgs,
+    method: Method,
+    path: &str,
+    content: Option<Content>,
+) -> Result<(StatusCode, Value)> {
     let path = format!("/v1/{}/plugins{path}", node.tenant);
     call(method, &node.url, &path, &node.key, content).await
 }

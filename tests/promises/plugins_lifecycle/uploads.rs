@@ -95,11 +95,9 @@ async fn what_is_wrong_with_an_upload_is_said_in_plain_words() {
             );
         }
         ensure!(get(&node, "").await?["plugins"] == json!([]), "nothing of it is kept");
-        for (path, says) in [
-            ("Probe", "1 to 32"),
-            ("logs", ""),
-            ("probe?set.greeting=hello", "tidegate-setting"),
-        ] {
+        for (path, says) in
+            [("Probe", "1 to 32"), ("logs", ""), ("probe?set.greeting=hello", "tidegate-setting")]
+        {
             let answer = upload(&node, path, PROBE).await?;
             ensure!([400, 405].contains(&answer.status) && answer.text().contains(says), "{}", answer.text());
         }
