@@ -54,8 +54,10 @@ pub async fn call(
 pub fn admin_answer(status: StatusCode, answer: Value) -> Result<Value> {
     let why = answer["error"].as_str().map_or_else(|| answer.to_string(), str::to_owned);
     match status {
-        StatusCode::OK | StatusCode::ACCEPTED => Ok(answer),
-        StatusCode::UNAUTHORIZED => bail!("the node refused the admin token: check --key or TIDEGATE_KEY"),
+        _ if status.is_success() => Ok(answer),
+        StatusCode::UNAUTHORIZED => {
+            bail!("the node refused the key: check --key or TIDEGATE_KEY, and --tenant where there is one")
+        }
         // The port of clients knows no such path.
         StatusCode::NOT_FOUND if why.starts_with("not found") => {
             bail!("there is no admin listener at --url (or TIDEGATE_URL): name the node's admin address")
@@ -88,6 +90,8 @@ mod tests {
 
     #[tokio::test]
     async fn errors_do_not_name_the_path() {
+        // `main` sets one; another test may have.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         // Nobody listens at port 1.
         let key = Secret::new("key".to_owned());
         let error = call(Method::GET, "http://127.0.0.1:1/", "/v1/private?x=private", &key, None).await;
