@@ -35,8 +35,13 @@ fn config() -> NodeConfig {
 async fn push(node: &Node, greeting: &str) -> Result<String> {
     let answer = upload_with(node, "probe", &[("greeting", greeting)], PROBE).await?;
     ensure!([201, 202].contains(&answer.status), "{} {}", answer.status, answer.text());
-    let about = answer.json()?;
-    Ok(about["version"].as_str().unwrap_or_default().to_owned())
+    let version = answer.json()?["version"].as_str().unwrap_or_default().to_owned();
+    // A busy machine may still be compiling it.
+    eventually("the version is stored", || async {
+        about(node, &version).await.ok().filter(|about| about["stored"] == true)
+    })
+    .await?;
+    Ok(version)
 }
 
 async fn get(node: &Node, path: &str) -> Result<Value> {
