@@ -44,7 +44,7 @@ pub(crate) mod tests;
 pub use answers::{Admission, DeliverVerdict, PublishVerdict, RouteVerdict, SubscribeVerdict};
 pub use facts::{About, Facts};
 pub use hooks::{Hook, Hooks, Scope};
-pub use host::{Delivery, HostConfig, Plugin, PluginHost, Services, Settings};
+pub use host::{Delivery, HostConfig, Plugin, PluginHost, Rehearsal, Services, Settings};
 pub use inspect::Rejection;
 pub use news::NewsDesk;
 pub use outcome::Failure;

@@ -5,7 +5,8 @@
 //! version, `GET …/logs` is what plugins said on this node.
 //!
 //! *Invariants*: nothing is stored before it was compiled and started here. What is switched on is ready on all
-//! nodes that live, and an answer says so once it is on. Uploads and long polls are bounded.
+//! nodes that live, and an answer says so once it is on. Uploads, long polls and replays are bounded: each tenant has
+//! its share of a node's.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -21,9 +22,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::future::BoxFuture;
 use serde_json::json;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use self::places::Places;
 use super::admin::{AdminToken, bearer};
 use super::answer::{self, Answer};
 use crate::backbone::BackboneError;
@@ -36,8 +37,10 @@ use crate::tenants::{Tenant, Tenants};
 
 mod change;
 mod logs;
+mod places;
 mod query;
 mod replay;
+mod settings;
 mod show;
 mod upload;
 
@@ -45,8 +48,12 @@ pub use upload::Uploads;
 
 /// When to come back after a node or its backbone was to blame.
 const COME_BACK: Duration = Duration::from_secs(2);
-/// Requests that wait for lines of a log.
+/// Requests that wait for lines of a log, on a node and of one tenant.
 const FOLLOWERS: usize = 64;
+const FOLLOWERS_OF_TENANT: usize = 8;
+/// Replays, on a node and of one tenant: each has a page of entries in memory, and instances of plugins.
+const REPLAYS: usize = 4;
+const REPLAYS_OF_TENANT: usize = 1;
 /// Bytes of a body that is no upload.
 const BODY_BYTES: usize = 64 * 1024;
 
@@ -73,14 +80,17 @@ pub struct PluginsApi {
 
 struct Shared {
     api: PluginsApi,
-    followers: Semaphore,
+    followers: Places,
+    replays: Places,
 }
 
 type State = axum::extract::State<Arc<Shared>>;
 
 /// The routes, for the admin listener.
 pub fn router(api: PluginsApi) -> Router {
-    let shared = Arc::new(Shared { api, followers: Semaphore::new(FOLLOWERS) });
+    let followers = Places::new("requests that wait for lines", FOLLOWERS, FOLLOWERS_OF_TENANT);
+    let replays = Places::new("replays", REPLAYS, REPLAYS_OF_TENANT);
+    let shared = Arc::new(Shared { api, followers, replays });
     Router::new()
         .route("/v1/{tenant}/plugins", get(show::list))
         .route("/v1/{tenant}/plugins/logs", get(logs::read))

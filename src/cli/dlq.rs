@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::CliError;
 use super::args::{DlqArgs, DlqCommand, DlqListArgs, DlqNodeArgs, DlqSelectArgs};
-use super::call::call;
+use super::call::{call, json_content};
 
 /// Whether the arguments are meant: to remove everything has to be said twice.
 ///
@@ -147,7 +147,7 @@ fn path(node: &DlqNodeArgs) -> String {
 
 /// The answer, or in words why there is none.
 async fn ask(node: &DlqNodeArgs, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
-    let (status, answer) = call(method, &node.url, path, &node.key, body).await?;
+    let (status, answer) = call(method, &node.url, path, &node.key, body.map(json_content)).await?;
     let why = answer["error"].as_str().map_or_else(|| answer.to_string(), str::to_owned);
     match status {
         StatusCode::OK => Ok(answer),

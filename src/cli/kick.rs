@@ -5,13 +5,13 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::args::KickArgs;
-use super::call::{admin_answer, call};
+use super::call::{admin_answer, call, json_content};
 
 /// Ends the sessions that the arguments name, and prints how many there were.
 pub async fn run(args: KickArgs) -> Result<()> {
     let path = format!("/admin/tenants/{}/kick", args.tenant);
     let (status, answer) =
-        call(Method::POST, &args.node.url, &path, &args.node.key, Some(&body(&args))).await?;
+        call(Method::POST, &args.node.url, &path, &args.node.key, Some(json_content(&body(&args)))).await?;
     let answer = admin_answer(status, answer)?;
     if args.node.json {
         println!("{answer}");

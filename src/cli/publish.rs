@@ -5,11 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use http::{Method, StatusCode, header};
+use http::{Method, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::args::PublishArgs;
+use super::call::{call, content, json_content};
 use crate::domain::ChannelName;
 
 /// How often a send is asked how far it is.
@@ -19,11 +20,10 @@ const POLL: Duration = Duration::from_millis(500);
 pub async fn run(args: PublishArgs) -> Result<()> {
     let channels = channels(&args)?;
     let payload = payload(&args)?;
-    let client = Client::new(&args)?;
-    let (status, answer) = client.post(&channels, &payload, &args).await?;
+    let (status, answer) = post(&args, &channels, &payload).await?;
     match status {
         StatusCode::OK => results(&answer, args.json),
-        StatusCode::ACCEPTED => client.follow(answer, args.json).await,
+        StatusCode::ACCEPTED => follow(&args, answer).await,
         _ => bail!("{}", refusal(status, &answer)),
     }
 }
@@ -119,95 +119,44 @@ fn refusal(status: StatusCode, answer: &Value) -> String {
     }
 }
 
-struct Client {
-    http: reqwest::Client,
-    base: String,
-    tenant: String,
-    key: String,
+async fn post(args: &PublishArgs, channels: &[ChannelName], payload: &str) -> Result<(StatusCode, Value)> {
+    let path = format!("/v1/{}/publish", args.tenant);
+    if !args.cloudevent {
+        let content = json_content(&body(args, channels, payload));
+        return call(Method::POST, &args.url, &path, &args.key, Some(content)).await;
+    }
+    let named = |channel: &ChannelName| {
+        format!("channel={}", utf8_percent_encode(channel.as_str(), NON_ALPHANUMERIC))
+    };
+    let query: Vec<String> = channels.iter().map(named).collect();
+    let path = if query.is_empty() { path } else { format!("{path}?{}", query.join("&")) };
+    let content = content("application/cloudevents+json", payload.as_bytes().to_vec());
+    call(Method::POST, &args.url, &path, &args.key, Some(content)).await
 }
 
-impl Client {
-    fn new(args: &PublishArgs) -> Result<Self> {
-        Ok(Self {
-            http: reqwest::Client::builder().no_proxy().build().context("no HTTP client")?,
-            base: args.url.trim_end_matches('/').to_owned(),
-            tenant: args.tenant.to_string(),
-            key: args.key.expose().to_owned(),
-        })
-    }
-
-    async fn post(
-        &self,
-        channels: &[ChannelName],
-        payload: &str,
-        args: &PublishArgs,
-    ) -> Result<(StatusCode, Value)> {
-        let path = format!("/v1/{}/publish", self.tenant);
-        if !args.cloudevent {
-            return self
-                .ask(
-                    Method::POST,
-                    &path,
-                    Some(("application/json", body(args, channels, payload).to_string())),
-                )
-                .await;
+/// Asks a send how far it is until it has ended.
+async fn follow(args: &PublishArgs, accepted: Value) -> Result<()> {
+    let url = accepted["url"].as_str().context("the node does not say where the send is")?.to_owned();
+    eprintln!("send {} to {} channels", accepted["send"].as_str().unwrap_or_default(), accepted["targets"]);
+    loop {
+        tokio::time::sleep(POLL).await;
+        let (status, answer) = call(Method::GET, &args.url, &url, &args.key, None).await?;
+        if status != StatusCode::OK {
+            bail!("{}", refusal(status, &answer));
         }
-        let named = |channel: &ChannelName| {
-            format!("channel={}", utf8_percent_encode(channel.as_str(), NON_ALPHANUMERIC))
-        };
-        let query: Vec<String> = channels.iter().map(named).collect();
-        let path = if query.is_empty() { path } else { format!("{path}?{}", query.join("&")) };
-        self.ask(Method::POST, &path, Some(("application/cloudevents+json", payload.to_owned()))).await
-    }
-
-    /// Asks a send how far it is until it has ended.
-    async fn follow(&self, accepted: Value, as_json: bool) -> Result<()> {
-        let url = accepted["url"].as_str().context("the node does not say where the send is")?.to_owned();
-        eprintln!(
-            "send {} to {} channels",
-            accepted["send"].as_str().unwrap_or_default(),
-            accepted["targets"]
-        );
-        loop {
-            tokio::time::sleep(POLL).await;
-            let (status, answer) = self.ask(Method::GET, &url, None).await?;
-            if status != StatusCode::OK {
-                bail!("{}", refusal(status, &answer));
-            }
-            let (state, targets) = (answer["state"].as_str().unwrap_or_default(), &answer["targets"]);
-            eprintln!("{state}: {} added, {} failed, of {targets}", answer["added"], answer["failed"]);
-            if state == "running" {
-                continue;
-            }
-            if as_json {
-                println!("{answer}");
-            }
-            for error in answer["errors"].as_array().into_iter().flatten() {
-                let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
-                eprintln!("{}: {}", text("channel"), text("error"));
-            }
-            ensure!(answer["added"] == *targets, "not every channel has the message: the send is {state}");
-            return Ok(());
+        let (state, targets) = (answer["state"].as_str().unwrap_or_default(), &answer["targets"]);
+        eprintln!("{state}: {} added, {} failed, of {targets}", answer["added"], answer["failed"]);
+        if state == "running" {
+            continue;
         }
-    }
-
-    async fn ask(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<(&str, String)>,
-    ) -> Result<(StatusCode, Value)> {
-        let mut request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.key);
-        if let Some((media_type, body)) = body {
-            request = request.header(header::CONTENT_TYPE, media_type).body(body);
+        if args.json {
+            println!("{answer}");
         }
-        let sent = request.send().await;
-        let answer =
-            sent.with_context(|| format!("cannot reach {}: is the node running there?", self.base))?;
-        let status = answer.status();
-        let bytes = answer.bytes().await?;
-        let answer = serde_json::from_slice(&bytes)
-            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).trim().to_owned()));
-        Ok((status, answer))
+        for error in answer["errors"].as_array().into_iter().flatten() {
+            let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
+            eprintln!("{}: {}", text("channel"), text("error"));
+        }
+        ensure!(answer["added"] == *targets, "not every channel has the message: the send is {state}");
+        return Ok(());
     }
 }

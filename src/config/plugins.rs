@@ -60,6 +60,9 @@ pub struct TenantPlugins {
     pub log_lines_per_s: u32,
     /// Hosts that they may ask by `wasi:http`; without one no component that imports it is taken.
     pub http_hosts: Vec<HttpHost>,
+    /// Whether a name in that list may lead to a loopback or link-local address, or to one where a cloud hands out
+    /// credentials. An address in the list is meant as it stands.
+    pub http_local_addresses: bool,
     /// Their requests in flight, on each node.
     pub http_requests: usize,
     /// Bytes of one response's body.
@@ -122,6 +125,7 @@ impl Default for TenantPlugins {
             log_bytes: 256 * KIB,
             log_lines_per_s: 100,
             http_hosts: Vec::new(),
+            http_local_addresses: false,
             http_requests: 64,
             http_response_bytes: 1 << 20,
             on_failure: FailurePolicies::default(),
@@ -177,6 +181,7 @@ pub(super) fn tenant_plugins(mut section: Section<'_>) -> TenantPlugins {
         log_bytes: section.number("log_bytes", base.log_bytes, 4 * KIB..=64 * MIB),
         log_lines_per_s: section.number("log_lines_per_s", base.log_lines_per_s, 0..=100_000),
         http_hosts: section.list("http_hosts"),
+        http_local_addresses: section.flag("http_local_addresses", base.http_local_addresses),
         http_requests: section.number("http_requests", base.http_requests, 1..=10_000),
         http_response_bytes: section.number("http_response_bytes", base.http_response_bytes, 1..=64 << 20),
         on_failure,

@@ -33,6 +33,10 @@ use crate::config::{FailurePolicies, PluginsConfig, TenantPlugins};
 use crate::domain::{ChannelName, Offset, TenantId, kv_key};
 use crate::telemetry::{Metrics, PluginOutcome, TenantMetrics};
 
+mod rehearsal;
+
+pub use rehearsal::Rehearsal;
+
 /// How long a start may take at least: what a runtime of a language does once, a hook does not do each time.
 const START: Duration = Duration::from_millis(500);
 /// Where the clock of the breakers begins.
@@ -213,21 +217,23 @@ impl PluginHost {
         })
     }
 
-    /// Binds a plugin once more, as it is bound: with a breaker of its own, that nobody is told of.
-    pub fn bind_again(&self, plugin: &Plugin) -> Arc<Plugin> {
-        Arc::new_cyclic(|this| Plugin {
+    /// Binds a plugin once more, as it is bound, to see what it would do.
+    pub fn rehearse(self: &Arc<Self>, plugin: &Plugin) -> Rehearsal {
+        let plugin = Arc::new_cyclic(|this| Plugin {
             key: NEXT_KEY.fetch_add(1, Ordering::Relaxed),
             prepared: Arc::clone(&plugin.prepared),
             environment: Arc::clone(&plugin.environment),
             limits: plugin.limits.clone(),
             answers: plugin.answers,
-            metrics: Arc::clone(&plugin.metrics),
+            // Nobody reads these.
+            metrics: Arc::default(),
             breaker: Breaker::default(),
             memory_bytes: AtomicUsize::new(0),
             retired: AtomicBool::new(plugin.prepared.blueprint.is_none()),
             cut_offs: None,
             this: this.clone(),
-        })
+        });
+        Rehearsal::new(Arc::clone(self), plugin)
     }
 
     /// Stands for a version that this node has not prepared: it has these hooks, and each call of one fails as

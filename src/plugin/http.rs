@@ -15,11 +15,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
 use self::exchange::{Exchange, Patience, Target};
+use self::resolver::Resolver;
 use self::tls::Tls;
 use crate::config::{HttpHost, TenantPlugins};
 use crate::telemetry::{PluginHttpOutcome, TenantMetrics};
 
 mod exchange;
+mod resolver;
 mod tls;
 
 /// Hosts of which a plugin is told once that they are not its tenant's; what comes after so many is only counted.
@@ -31,22 +33,27 @@ pub(super) struct HttpClient {
     /// Where sockets are driven.
     runtime: Handle,
     tls: Tls,
+    resolver: Resolver,
 }
 
 impl HttpClient {
     /// Makes requests on the runtime it is called on.
     pub(super) fn here(runtime: Handle) -> Self {
-        Self { runtime, tls: Tls::default() }
+        Self { runtime, tls: Tls::default(), resolver: Resolver::default() }
     }
 }
 
 /// A tenant's requests in flight on this node.
 pub(super) type InFlight = Arc<Semaphore>;
 
+/// One request's part of them, held by all that works for it.
+type Permit = Arc<OwnedSemaphorePermit>;
+
 /// What a tenant's plugin may ask for.
 pub(super) struct HttpAccess {
     client: HttpClient,
     hosts: Vec<HttpHost>,
+    allow_local: bool,
     in_flight: InFlight,
     response_bytes: u64,
     metrics: Arc<TenantMetrics>,
@@ -61,9 +68,9 @@ pub(super) struct Denied {
     pub(super) is_news: bool,
 }
 
-/// A request that is counted, and no more in flight, when this is dropped.
+/// A request that is counted when this is dropped.
 struct Flight {
-    _permit: OwnedSemaphorePermit,
+    permit: Permit,
     outcome: PluginHttpOutcome,
     metrics: Arc<TenantMetrics>,
 }
@@ -84,6 +91,7 @@ impl HttpAccess {
         Self {
             client,
             hosts: limits.http_hosts.clone(),
+            allow_local: limits.http_local_addresses,
             in_flight,
             response_bytes: limits.http_response_bytes,
             metrics,
@@ -118,7 +126,7 @@ impl HttpAccess {
         })?;
         let request = addressed(request, &target).ok_or((Error::HttpRequestUriInvalid, None))?;
         let flight = Flight {
-            _permit: permit,
+            permit: Arc::new(permit),
             outcome: PluginHttpOutcome::Abandoned,
             metrics: Arc::clone(&self.metrics),
         };
@@ -126,6 +134,8 @@ impl HttpAccess {
             request,
             target,
             tls: self.client.tls.clone(),
+            resolver: self.client.resolver.clone(),
+            allow_local: self.allow_local,
             patience: Patience::new(options.unwrap_or_default(), deadline),
             response_bytes: self.response_bytes,
             flight,
@@ -178,6 +188,11 @@ impl Target {
             port => port.strip_prefix(':')?.parse().ok().filter(|port| *port > 0)?,
         };
         Some(Self { host: authority.host().to_ascii_lowercase().into(), port, https })
+    }
+
+    /// The name or address alone, as it is looked up and as a certificate has it.
+    fn name(&self) -> &str {
+        self.host.trim_start_matches('[').trim_end_matches(']')
     }
 
     /// What stands in `Host`: without a port that the scheme has anyway.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tidegate_support::config::{API_KEY, NodeConfig, TenantConfig};
 use tidegate_support::http::{self, Answer};
 use tidegate_support::node::Node;
-use tidegate_support::plugins::upload;
+use tidegate_support::plugins::{upload, upload_with};
 use tidegate_support::redis_faults::Backend;
 use tidegate_support::{eventually, proven};
 
@@ -14,6 +14,7 @@ use crate::harness::{Cluster, TIDEGATE, embedded};
 
 mod command;
 mod nodes;
+mod replaying;
 mod switching;
 mod uploads;
 
@@ -32,10 +33,15 @@ fn config() -> NodeConfig {
 
 /// Uploads a version of the plugin `probe`; the greeting makes it another one than those before.
 async fn push(node: &Node, greeting: &str) -> Result<String> {
-    let answer = upload(node, &format!("probe?set.greeting={greeting}"), PROBE).await?;
+    let answer = upload_with(node, "probe", &[("greeting", greeting)], PROBE).await?;
     ensure!([201, 202].contains(&answer.status), "{} {}", answer.status, answer.text());
-    let about = answer.json()?;
-    Ok(about["version"].as_str().unwrap_or_default().to_owned())
+    let version = answer.json()?["version"].as_str().unwrap_or_default().to_owned();
+    // A busy machine may still be compiling it.
+    eventually("the version is stored", || async {
+        about(node, &version).await.ok().filter(|about| about["stored"] == true)
+    })
+    .await?;
+    Ok(version)
 }
 
 async fn get(node: &Node, path: &str) -> Result<Value> {

@@ -27,10 +27,7 @@ pub(super) async fn read(Extract(shared): State, caller: Caller, RawQuery(query)
     let from = after.map_or(0, |after| after.saturating_add(1));
     let (mut lines, mut next) = log.read(from);
     if lines.is_empty() && wait_ms > 0 {
-        let Ok(_place) = shared.followers.try_acquire() else {
-            let why = "as many requests wait for lines as this node takes: ask without `wait_ms`";
-            return Err(Refused::later(StatusCode::TOO_MANY_REQUESTS, why));
-        };
+        let _place = shared.followers.take(&caller.tenant.id)?;
         tokio::select! {
             () = shared.api.stop.cancelled() => {}
             followed = timeout(Duration::from_millis(wait_ms), log.follow(from)) => {

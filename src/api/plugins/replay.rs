@@ -14,13 +14,14 @@ use crate::domain::{ChannelName, PluginName, Publication, StreamKey};
 use crate::plugin::catalog::CatalogError;
 use crate::plugin::contract::Recipient;
 use crate::plugin::store::StoreError;
-use crate::plugin::{DeliverVerdict, Delivery, Facts, Failure, Plugin, Scope, Table};
+use crate::plugin::{DeliverVerdict, Delivery, Facts, Failure, Plugin, Rehearsal, Scope, Table};
 
 /// Entries of one replay, at most and by default.
 const MOST: usize = 1_000;
 const COUNT: usize = 100;
-/// Entries that are read and shown at a time.
+/// Entries that are read at a time, at most, and the bytes of their payloads.
 const PAGE: usize = 100;
+const PAGE_BYTES: usize = 2 << 20;
 /// Bytes of differences in an answer, about.
 const ANSWER_BYTES: usize = 2 << 20;
 /// Bytes of one payload that are shown.
@@ -81,22 +82,33 @@ pub(super) async fn replay(shared: &Shared, caller: &Caller, name: &PluginName, 
     let audience =
         Audience { channel: ask.channel.as_str().into(), class: ask.class.map(Into::into), user: ask.user };
     let table = shared.api.tables.of(tenant).unwrap_or_default();
-    let mut replay = Replay { shared, caller, audience, bound: HashMap::new(), table };
-    let found = replay.run(&ask.channel, count, &plugin).await;
-    replay.bound.values().for_each(|bound| rollout.host().retire(bound));
-    let mut found = found?;
+    let _place = shared.replays.take(tenant)?;
+    let mut replay = Replay { shared, caller, audience, rehearsals: HashMap::new(), table };
+    let mut found = replay.run(&ask.channel, count, &plugin).await?.shown();
     found["plugin"] = json!(name);
     found["version"] = json!(version.version);
     Ok(ok(StatusCode::OK, &found))
 }
 
+/// One replay. Dropping it, as when the caller goes away, lets go of all that it holds.
 struct Replay<'a> {
     shared: &'a Shared,
     caller: &'a Caller,
     audience: Audience,
-    /// Bound for this replay alone, so that what fails cuts nobody off.
-    bound: HashMap<u64, Arc<Plugin>>,
+    /// By the number of the plugin.
+    rehearsals: HashMap<u64, Rehearsal>,
     table: Arc<Table>,
+}
+
+/// What a replay found.
+#[derive(Default)]
+struct Found {
+    entries: usize,
+    same: usize,
+    differ: usize,
+    /// The first differences, and how many bytes they have.
+    listed: Vec<Value>,
+    bytes: usize,
 }
 
 impl Replay<'_> {
@@ -105,88 +117,49 @@ impl Replay<'_> {
         channel: &ChannelName,
         count: usize,
         plugin: &Arc<Plugin>,
-    ) -> Result<Value, Refused> {
+    ) -> Result<Found, Refused> {
         let stream = StreamKey::channel(&self.caller.tenant.id, channel);
         let backbone = self.shared.api.rollout.store().backbone();
-        let (mut entries, mut same, mut listed, mut bytes) = (0, 0, Vec::new(), 0);
-        let (mut before, mut more) = (None, false);
-        let candidate = self.bind(plugin);
-        while entries < count {
-            let limit = PAGE.min(count - entries);
-            let page = backbone.history(&stream, Range { before, after: None, limit }).await;
-            let page = page.map_err(StoreError::from)?;
-            let Some(first) = page.first() else { break };
+        let payload_bytes = self.caller.tenant.limits.payload_bytes;
+        let page = (PAGE_BYTES / payload_bytes.max(1)).clamp(1, PAGE);
+        let (mut found, mut before) = (Found::default(), None);
+        while found.entries < count {
+            let limit = page.min(count - found.entries);
+            let entries = backbone.history(&stream, Range { before, after: None, limit }).await;
+            let entries = entries.map_err(StoreError::from)?;
+            let Some(first) = entries.first() else { break };
             before = Some(first.offset);
-            entries += page.len();
-            let limit = self.caller.tenant.limits.payload_bytes;
-            let messages: Vec<Arc<Publication>> = page
-                .into_iter()
-                .filter_map(|entry| Publication::take_entry(entry, limit).ok().map(Arc::new))
-                .collect();
-            let now = self.now(&messages).await;
-            let then = self.with(&candidate, &messages.iter().collect::<Vec<_>>()).await;
+            found.entries += entries.len();
             // The newest first, as pages come.
-            for ((message, now), then) in messages.iter().zip(now).zip(then).rev() {
-                if now == then {
-                    same += 1;
-                    continue;
-                }
-                more |= bytes > ANSWER_BYTES;
-                if bytes <= ANSWER_BYTES {
-                    let line = json!({
-                        "offset": message.offset,
-                        "data": text(&message.data),
-                        "now": shown(&now),
-                        "then": shown(&then),
-                    });
-                    bytes += line.to_string().len();
-                    listed.push(line);
-                } else {
-                    listed.push(Value::Null);
-                }
+            for entry in entries.into_iter().rev() {
+                let Ok(message) = Publication::take_entry(entry, payload_bytes) else { continue };
+                let message = Arc::new(message);
+                let now = self.now(&message).await;
+                let then = self.shown_to(plugin, &message).await;
+                found.add(&message, &now, &then);
             }
         }
-        let differ = listed.len();
-        listed.retain(|line| !line.is_null());
-        Ok(json!({
-            "entries": entries, "same": same, "differ": differ, "differences": listed, "more": more,
-        }))
+        Ok(found)
     }
 
-    fn bind(&mut self, plugin: &Arc<Plugin>) -> Arc<Plugin> {
-        let host = self.shared.api.rollout.host();
-        Arc::clone(self.bound.entry(plugin.number()).or_insert_with(|| host.bind_again(plugin)))
-    }
-
-    /// What is made of messages by the versions that are on at their offsets.
-    async fn now(&mut self, messages: &[Arc<Publication>]) -> Vec<Result<DeliverVerdict, Failure>> {
-        let mut verdicts: Vec<_> = messages.iter().map(|_| Ok(DeliverVerdict::Accept)).collect();
-        let mut groups: Vec<(Arc<Plugin>, Vec<usize>)> = Vec::new();
+    /// What is made of a message by the version that is on at its offset.
+    async fn now(&mut self, message: &Arc<Publication>) -> Result<DeliverVerdict, Failure> {
         let table = Arc::clone(&self.table);
-        for (at, message) in messages.iter().enumerate() {
-            let Some((plugin, _)) = table.for_delivery(message.offset) else { continue };
-            match groups.iter_mut().find(|(known, _)| Arc::ptr_eq(known, plugin)) {
-                Some((_, group)) => group.push(at),
-                None => groups.push((Arc::clone(plugin), vec![at])),
-            }
+        match table.for_delivery(message.offset) {
+            Some((plugin, _)) => self.shown_to(plugin, message).await,
+            None => Ok(DeliverVerdict::Accept),
         }
-        for (plugin, group) in groups {
-            let bound = self.bind(&plugin);
-            let theirs: Vec<_> = group.iter().map(|at| &messages[*at]).collect();
-            for (at, verdict) in group.into_iter().zip(self.with(&bound, &theirs).await) {
-                verdicts[at] = verdict;
-            }
-        }
-        verdicts
     }
 
-    async fn with(
-        &self,
+    async fn shown_to(
+        &mut self,
         plugin: &Arc<Plugin>,
-        messages: &[&Arc<Publication>],
-    ) -> Vec<Result<DeliverVerdict, Failure>> {
-        let deliveries = messages.iter().map(|message| self.delivery(plugin, message)).collect();
-        self.shared.api.rollout.host().deliver(plugin, deliveries).await
+        message: &Arc<Publication>,
+    ) -> Result<DeliverVerdict, Failure> {
+        let delivery = self.delivery(plugin, message);
+        let host = self.shared.api.rollout.host();
+        let rehearsal = self.rehearsals.entry(plugin.number()).or_insert_with(|| host.rehearse(plugin));
+        rehearsal.deliver(delivery).await
     }
 
     fn delivery(&self, plugin: &Plugin, message: &Arc<Publication>) -> Delivery {
@@ -205,6 +178,38 @@ impl Replay<'_> {
                 class: class(),
             }),
         }
+    }
+}
+
+impl Found {
+    fn add(
+        &mut self,
+        message: &Publication,
+        now: &Result<DeliverVerdict, Failure>,
+        then: &Result<DeliverVerdict, Failure>,
+    ) {
+        if now == then {
+            self.same += 1;
+            return;
+        }
+        self.differ += 1;
+        if self.bytes > ANSWER_BYTES {
+            return;
+        }
+        let line = json!({
+            "offset": message.offset,
+            "data": text(&message.data),
+            "now": shown(now),
+            "then": shown(then),
+        });
+        self.bytes += line.to_string().len();
+        self.listed.push(line);
+    }
+
+    fn shown(self) -> Value {
+        let Self { entries, same, differ, listed, .. } = self;
+        let more = differ > listed.len();
+        json!({ "entries": entries, "same": same, "differ": differ, "differences": listed, "more": more })
     }
 }
 

@@ -1,5 +1,7 @@
 //! `GET /v1/<tenant>/plugins`, and of one version: what there is, what is on, and which nodes are ready.
 
+use std::collections::BTreeMap;
+
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -87,13 +89,16 @@ fn described(catalog: &Catalog, name: &PluginName, version: &Version) -> Value {
     let canary = on.canary.filter(|canary| canary.version == version.version);
     let hooks: Vec<_> = version.hooks.iter().map(Hook::interface).collect();
     let candidate = catalog.plugins().get(name).and_then(|entry| entry.candidate);
+    // Some of them are secrets. Who has a value can tell by its hash whether it is this one.
+    let settings: BTreeMap<_, _> =
+        version.settings.iter().map(|(name, value)| (name, ContentHash::of(value.as_bytes()))).collect();
     compact(json!({
         "version": version.version,
         "content": (version.content != version.version).then_some(version.content),
         "bytes": version.bytes,
         "hooks": hooks,
         "uploaded_ms": version.uploaded_ms,
-        "settings": (!version.settings.is_empty()).then_some(&version.settings),
+        "settings_sha256": (!settings.is_empty()).then_some(settings),
         "active": on.active == Some(version.version),
         "canary_percent": canary.map(|canary| canary.percent),
         "latest": candidate == Some(version.version),

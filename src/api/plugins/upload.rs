@@ -1,6 +1,6 @@
 //! `POST /v1/<tenant>/plugins/<name>`: a new version. Read, looked at, compiled, started, and then stored.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,12 +11,14 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Caller, Outcome, Refused, Shared, State, ok, query, show};
+use super::places::Places;
+use super::settings::settings;
+use super::{Caller, Outcome, Refused, Shared, State, ok, show};
 use crate::backbone::backoff::Backoff;
 use crate::domain::{PluginName, TenantId};
 use crate::plugin::catalog::Version;
@@ -25,8 +27,9 @@ use crate::plugin::inspect::inspect;
 use crate::plugin::rollout::{Rollout, Served};
 use crate::plugin::{ContentHash, Rejection};
 
-/// Uploads on one node at a time: each may be of 64 MiB.
+/// Uploads on one node at a time, and of one tenant: each may be of 64 MiB.
 const AT_ONCE: usize = 2;
+const AT_ONCE_OF_TENANT: usize = 1;
 /// How long a body may take to come.
 const BODY: Duration = Duration::from_secs(300);
 /// An answer waits so long for the version to be ready everywhere.
@@ -44,8 +47,7 @@ const KEPT_MOST: usize = 16;
 pub struct Uploads(Arc<Inner>);
 
 struct Inner {
-    places: Arc<Semaphore>,
-    tenants: Mutex<HashSet<TenantId>>,
+    places: Places,
     jobs: Mutex<HashMap<(TenantId, PluginName, ContentHash), Job>>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -69,19 +71,6 @@ pub(super) enum Stage {
     Failed { status: u16, why: Box<str> },
 }
 
-/// Leave to upload: one for each tenant, some for the node.
-struct Leave {
-    uploads: Uploads,
-    tenant: TenantId,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Drop for Leave {
-    fn drop(&mut self) {
-        lock(&self.uploads.0.tenants).remove(&self.tenant);
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Holders only look up, put in or take out.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -90,8 +79,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Uploads {
     /// None yet. Those under way are cut at `stop`.
     pub fn new(stop: CancellationToken) -> Self {
-        let (tenants, jobs, tasks) = (Mutex::default(), Mutex::default(), TaskTracker::new());
-        Self(Arc::new(Inner { places: Arc::new(Semaphore::new(AT_ONCE)), tenants, jobs, tasks, stop }))
+        let places = Places::new("uploads", AT_ONCE, AT_ONCE_OF_TENANT);
+        let (jobs, tasks) = (Mutex::default(), TaskTracker::new());
+        Self(Arc::new(Inner { places, jobs, tasks, stop }))
     }
 
     /// Resolves after `stop` once every upload has ended.
@@ -99,17 +89,6 @@ impl Uploads {
         self.0.stop.cancelled().await;
         self.0.tasks.close();
         self.0.tasks.wait().await;
-    }
-
-    fn leave(&self, tenant: &TenantId) -> Result<Leave, Refused> {
-        let busy = |why: &str| Refused::later(StatusCode::TOO_MANY_REQUESTS, why);
-        let place = Arc::clone(&self.0.places).try_acquire_owned();
-        let place =
-            place.map_err(|_| busy("this node has as many uploads under way as it takes: try again"))?;
-        if !lock(&self.0.tenants).insert(tenant.clone()) {
-            return Err(busy("another upload of this tenant is under way on this node: try again"));
-        }
-        Ok(Leave { uploads: self.clone(), tenant: tenant.clone(), _place: place })
     }
 
     /// Where an upload stands that this node took, and for how long it has been at it.
@@ -146,9 +125,9 @@ pub(super) async fn upload(
     request: Request,
 ) -> Outcome {
     let name = caller.name()?.clone();
-    let settings = query::settings(query.as_deref())?;
+    let settings = settings(request.headers(), query.as_deref())?;
     let api = &shared.api;
-    let leave = api.uploads.leave(&caller.tenant.id)?;
+    let place = api.uploads.0.places.take(&caller.tenant.id)?;
     let most = caller.served.limits.code_bytes;
     let (head, body) = request.into_parts();
     let body = timeout(BODY, read(&head.headers, body, most)).await;
@@ -177,9 +156,9 @@ pub(super) async fn upload(
             () = stop.cancelled() => {
                 Stage::Failed { status: 503, why: "the node ended before it was done: push it again".into() }
             }
-            end = work.run(&leave.tenant, bytes) => end,
+            end = work.run(&place.tenant, bytes) => end,
         };
-        drop(leave);
+        drop(place);
         stage.send_replace(end);
     });
     let waited = timeout(PATIENCE, seen.wait_for(|stage| *stage != Stage::Working)).await;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use redis::Value;
 
 use super::connection::Link;
-use super::scripts::{KV_DELETE, KV_INCREMENT, KV_REPLACE, KV_SET};
+use super::scripts::{KV_DELETE, KV_INCREMENT, KV_KEYS, KV_REPLACE, KV_SET};
 use super::{errors, values};
 use crate::backbone::BackboneError;
 use crate::backbone::kv::{KvAnswer, KvOp, KvStore, Replace};
@@ -25,7 +25,7 @@ pub(super) async fn apply(link: &Link, store: &KvStore, op: KvOp) -> Result<KvAn
         KvOp::Increment(key, delta) => {
             pipe.add_command(KV_INCREMENT.call(&store.key)).arg(&**key).arg(*delta).arg(&quotas)
         }
-        KvOp::Keys(cursor) => pipe.cmd("HSCAN").arg(&*store.key).arg(*cursor).arg("COUNT").arg(LISTED),
+        KvOp::Keys(cursor) => pipe.add_command(KV_KEYS.call(&store.key)).arg(*cursor).arg(LISTED),
         // The server carries out one command after the other.
         KvOp::GetTimed(key) => pipe.cmd("TIME").cmd("HGET").arg(&*store.key).arg(&**key),
         KvOp::Replace(replace) => {
@@ -88,7 +88,7 @@ fn keys(answer: Value) -> Result<KvAnswer, BackboneError> {
     let mut parts = values::array(answer, "HSCAN")?.into_iter();
     let cursor = values::text(parts.next().unwrap_or_default())?;
     let cursor = cursor.parse().map_err(|_| errors::unexpected("HSCAN"))?;
-    let found = values::pairs(parts.next().unwrap_or_default(), "HSCAN")?;
-    let names = found.into_iter().filter_map(|(name, _)| values::text(name).ok());
+    let names = values::array(parts.next().unwrap_or_default(), "HSCAN")?.into_iter();
+    let names = names.filter_map(|name| values::text(name).ok());
     Ok(KvAnswer::Keys(names.filter(|name| !name.is_empty()).collect(), cursor))
 }

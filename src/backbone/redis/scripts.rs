@@ -83,6 +83,8 @@ scripts! {
     KV_DELETE = "kv_delete";
     /// Adds to a number of a key-value store.
     KV_INCREMENT = "kv_increment";
+    /// Lists keys of a key-value store.
+    KV_KEYS = "kv_keys";
     /// Puts a value of a key-value store in place of another.
     KV_REPLACE = "kv_replace";
 }

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::samples;
 use crate::cli::CliError;
+use crate::domain::PluginName;
 use crate::plugin::{Hook, Hooks};
 use crate::telemetry::Label as _;
 
@@ -26,7 +27,7 @@ It writes sources, samples, a README and the contract (wit/) into a new folder o
 pub struct NewArgs {
     /// The plugin's name, which is the new folder's too: small letters, digits and `-`.
     #[arg(value_parser = parse_name)]
-    pub name: String,
+    pub name: PluginName,
     /// The language.
     #[arg(long, value_enum)]
     pub lang: Language,
@@ -54,12 +55,12 @@ pub enum Language {
 /// Runs the command.
 pub(super) fn run(args: &NewArgs) -> Result<(), CliError> {
     let hooks = hooks(args)?;
-    let folder = args.parent.join(&args.name);
+    let folder = args.parent.join(args.name.as_str());
     if folder.exists() {
         let what = format!("{} is there already: choose another name, or remove it", folder.display());
         return Err(CliError::Usage(what));
     }
-    for (path, text) in files(&args.name, args.lang, hooks) {
+    for (path, text) in files(args.name.as_str(), args.lang, hooks) {
         write(&folder.join(path), &text)?;
     }
     println!("{} is written. Now:", folder.display());
@@ -177,14 +178,13 @@ fn python(hooks: Hooks) -> Vec<(String, String)> {
     vec![("pyproject.toml".into(), templates::PYPROJECT.into()), ("app.py".into(), head + &parts)]
 }
 
-fn parse_name(text: &str) -> Result<String, String> {
-    let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let good = text.len() <= 63 && text.starts_with(|c: char| c.is_ascii_lowercase());
-    if good && text.chars().all(letters) && !text.ends_with('-') {
-        Ok(text.to_owned())
-    } else {
-        Err("must be 1 to 63 of a-z, 0-9 and '-', beginning with a letter".into())
+/// A plugin's name that is a package's, too.
+fn parse_name(text: &str) -> Result<PluginName, String> {
+    let name = PluginName::parse(text).map_err(|error| error.to_string())?;
+    if text.starts_with(|c: char| c.is_ascii_digit()) || text.ends_with('-') {
+        return Err("must begin with a letter and not end with '-', as names of packages do".into());
     }
+    Ok(name)
 }
 
 fn parse_hook(text: &str) -> Result<Hook, String> {
@@ -252,7 +252,7 @@ mod tests {
         for name in ["a", "my-plugin", "v2"] {
             assert!(parse_name(name).is_ok(), "{name}");
         }
-        for name in ["", "-a", "a-", "2a", "A", "a_b", "../a", "a/b", &"a".repeat(64)] {
+        for name in ["", "-a", "a-", "2a", "A", "a_b", "../a", "a/b", "logs", &"a".repeat(33)] {
             assert!(parse_name(name).is_err(), "{name}");
         }
         assert!(parse_hook("on-lunch").unwrap_err().contains("on-deliver-class"));

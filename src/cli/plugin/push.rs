@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use http::Method;
+use http::{HeaderMap, HeaderValue, Method};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::node::{ask, ask_patiently};
 use super::workshop::parse_setting;
 use super::{PluginNodeArgs, short};
+use crate::cli::call::content;
 use crate::domain::PluginName;
 
 /// How often the node is asked how far it is.
@@ -42,7 +43,9 @@ pub(super) async fn push(args: PushArgs) -> Result<()> {
     let bytes = tokio::fs::read(&args.file).await;
     let bytes = bytes.with_context(|| format!("cannot read {}", args.file.display()))?;
     let PushArgs { node, name, .. } = &args;
-    let mut about = ask(node, Method::POST, &path(&args), Some(("application/wasm", bytes))).await?;
+    let (mut headers, body) = content("application/wasm", bytes);
+    add(&args.settings, &mut headers)?;
+    let mut about = ask(node, Method::POST, &format!("/{name}"), Some((headers, body))).await?;
     let version = about["version"].as_str().context("the answer names no version")?.to_owned();
     let mut told = false;
     while about["state"] == "preparing" {
@@ -76,12 +79,15 @@ pub(super) async fn push(args: PushArgs) -> Result<()> {
     Ok(())
 }
 
-fn path(args: &PushArgs) -> String {
+/// Settings go in headers: addresses are in the logs of whatever is on the way.
+fn add(settings: &[(String, String)], headers: &mut HeaderMap) -> Result<()> {
     let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let pairs = args.settings.iter().map(|(name, value)| format!("set.{}={}", encoded(name), encoded(value)));
-    let query: Vec<_> = pairs.collect();
-    let mark = if query.is_empty() { "" } else { "?" };
-    format!("/{}{mark}{}", args.name, query.join("&"))
+    for (name, value) in settings {
+        let mut pair = HeaderValue::try_from(format!("{}={}", encoded(name), encoded(value)))?;
+        pair.set_sensitive(true);
+        headers.append("tidegate-setting", pair);
+    }
+    Ok(())
 }
 
 /// One line, made anew in its place.

@@ -152,6 +152,8 @@ impl Plan {
             (limits.deadline, limits.authenticate_deadline) = (deadline, deadline);
         }
         limits.http_hosts.extend_from_slice(&args.http_host);
+        // The machine is the developer's own.
+        limits.http_local_addresses = true;
         let plugins = PluginsConfig {
             // One worker, so that one instance answers all there is to answer.
             workers: NonZeroUsize::MIN,

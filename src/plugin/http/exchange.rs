@@ -6,7 +6,9 @@
 
 use std::error::Error as _;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -26,6 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
 use super::Flight;
+use super::resolver::Resolver;
 use super::tls::Tls;
 use crate::telemetry::PluginHttpOutcome;
 
@@ -70,6 +73,9 @@ pub(super) struct Exchange {
     pub(super) request: Request<WasiBody>,
     pub(super) target: Target,
     pub(super) tls: Tls,
+    pub(super) resolver: Resolver,
+    /// Whether a name may lead to the node's own machine or link.
+    pub(super) allow_local: bool,
     pub(super) patience: Patience,
     pub(super) response_bytes: u64,
     pub(super) flight: Flight,
@@ -95,11 +101,16 @@ impl Exchange {
     }
 
     async fn run(self, head: Head, pieces: Pieces) {
-        let Self { request, target, tls, patience, response_bytes, mut flight } = self;
+        let Self { request, target, tls, resolver, allow_local, patience, response_bytes, mut flight } = self;
         let mut head = Some(head);
+        let permit = Arc::clone(&flight.permit);
         let talk = async {
-            let stream = timeout(patience.connect, connect(&target, &tls));
-            let stream = stream.await.map_err(|_| Error::ConnectionTimeout)??;
+            let connected = async {
+                let addresses = resolver.addresses(&target, allow_local, permit).await?;
+                connect(&target, &addresses, &tls).await
+            };
+            let stream =
+                timeout(patience.connect, connected).await.map_err(|_| Error::ConnectionTimeout)??;
             let (mut sender, connection) = http1::Builder::new()
                 .max_buf_size(READ_BYTES)
                 .handshake(TokioIo::new(stream))
@@ -152,18 +163,16 @@ async fn hand_over(mut body: Incoming, to: &Pieces, between: Duration, most: u64
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-async fn connect(target: &Target, tls: &Tls) -> Result<Box<dyn Stream>, Error> {
-    let name = target.host.trim_start_matches('[').trim_end_matches(']');
-    let unknown = || Error::DnsError { rcode: Some("the name has no address".into()), info_code: None };
-    let addresses = lookup_host((name, target.port)).await.map_err(|_| unknown())?;
-    let mut last = unknown();
+/// Connects to the first of the addresses, at least one, that takes it.
+async fn connect(target: &Target, addresses: &[SocketAddr], tls: &Tls) -> Result<Box<dyn Stream>, Error> {
+    let mut last = Error::DestinationUnavailable;
     for address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => {
                 // A request is small and waits for its answer; without this it waits longer, and works all the same.
                 let _ = stream.set_nodelay(true);
                 return Ok(if target.https {
-                    Box::new(tls.connect(name, stream).await?)
+                    Box::new(tls.connect(target.name(), stream).await?)
                 } else {
                     Box::new(stream)
                 });
@@ -220,6 +229,7 @@ fn outcome(error: &Error) -> PluginHttpOutcome {
             PluginHttpOutcome::Timeout
         }
         Error::HttpResponseBodySize(_) => PluginHttpOutcome::TooLarge,
+        Error::DestinationIpProhibited => PluginHttpOutcome::Denied,
         _ => PluginHttpOutcome::Failed,
     }
 }

@@ -24,7 +24,7 @@ fn access(hosts: &[&str], tls: Tls, limits: TenantPlugins) -> HttpAccess {
     let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
     let limits = TenantPlugins { http_hosts: hosts, ..limits };
     let metrics = Metrics::default().tenant(&TenantId::parse("acme").unwrap());
-    let client = HttpClient { runtime: Handle::current(), tls };
+    let client = HttpClient { runtime: Handle::current(), tls, resolver: Resolver::default() };
     HttpAccess::new(client, &limits, Arc::new(Semaphore::new(limits.http_requests)), metrics)
 }
 
@@ -213,6 +213,71 @@ async fn so_many_are_in_flight_and_what_is_dropped_is_over() {
     assert_eq!(asked(&access, get(&server.url("/nothing"))).await.unwrap().0, 404);
 }
 
+/// What may ask a server by names that lead where `lookup` says.
+fn access_by(lookup: Resolver, server: &Server, limits: TenantPlugins) -> HttpAccess {
+    let port = server.authority.rsplit(':').next().unwrap();
+    let hosts = [format!("*.example.com:{port}"), server.authority.clone()];
+    let mut access = access(&hosts.each_ref().map(String::as_str), Tls::default(), limits);
+    access.client.resolver = lookup;
+    access
+}
+
+#[tokio::test]
+async fn a_name_leads_to_the_node_itself_only_where_the_operator_says_so() {
+    let server = Server::start().await.unwrap();
+    let looked_up = Arc::new(AtomicU16::new(0));
+    let count_up = Arc::clone(&looked_up);
+    let lookup = Resolver::new(move |_, port| {
+        // Who rebinds a name says something else the second time.
+        let nth = count_up.fetch_add(1, Ordering::Relaxed);
+        Ok(vec![([if nth == 0 { 127 } else { 0 }, 0, 0, 1], port).into()])
+    });
+    let url = server.url("/nothing").replace("127.0.0.1", "a.example.com");
+    let access = access_by(lookup.clone(), &server, TenantPlugins::default());
+    let error = asked(&access, get(&url)).await.unwrap_err();
+    assert!(matches!(error, Error::DestinationIpProhibited), "{error}");
+    assert_eq!((server.seen().len(), count(&access, PluginHttpOutcome::Denied)), (0, 1));
+    // The address is listed as it stands, and not looked up.
+    assert_eq!(asked(&access, get(&server.url("/nothing"))).await.unwrap().0, 404);
+    assert_eq!(looked_up.swap(0, Ordering::Relaxed), 1);
+    // What is connected to is what was looked up, once.
+    let limits = TenantPlugins { http_local_addresses: true, ..TenantPlugins::default() };
+    let access = access_by(lookup, &server, limits);
+    assert_eq!(asked(&access, get(&url)).await.unwrap().0, 404);
+    assert_eq!(looked_up.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_lookup_that_nobody_waits_for_keeps_its_place_until_it_ends() {
+    let server = Server::start().await.unwrap();
+    let (begin, mut begun) = tokio::sync::mpsc::channel(1);
+    let (end, ended) = tokio::sync::mpsc::channel::<()>(1);
+    let ended = Mutex::new(ended);
+    let lookup = Resolver::new(move |_, _| {
+        begin.blocking_send(()).unwrap();
+        // Ends with the test at the latest.
+        let _ = ended.lock().unwrap().blocking_recv();
+        Ok(Vec::new())
+    });
+    let limits = TenantPlugins { http_requests: 1, ..TenantPlugins::default() };
+    let access = access_by(lookup, &server, limits);
+    let url = server.url("/").replace("127.0.0.1", "a.example.com");
+    let waiting = access.send(get(&url), None, DEADLINE).ok().unwrap();
+    begun.recv().await.unwrap();
+    drop(waiting);
+    eventually("a request that is over", || async {
+        (count(&access, PluginHttpOutcome::Abandoned) == 1).then_some(())
+    })
+    .await
+    .unwrap();
+    let (error, _) = access.send(get(&url), None, DEADLINE).err().unwrap();
+    assert!(matches!(error, Error::ConnectionLimitReached), "{error}");
+    end.send(()).await.unwrap();
+    eventually("its place", || async { (access.in_flight.available_permits() == 1).then_some(()) })
+        .await
+        .unwrap();
+}
+
 /// The port of a server with the certificate of [`LOCALHOST`], for as long as the test runs.
 async fn tls_server() -> u16 {
     let certificate = CertificateDer::from_pem_slice(LOCALHOST).unwrap();
@@ -239,14 +304,15 @@ async fn https_is_for_servers_that_prove_who_they_are() {
     let port = tls_server().await;
     let hosts = [format!("localhost:{port}"), format!("127.0.0.1:{port}"), format!("127.0.0.2:{port}")];
     let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
-    let stranger = access(&hosts, Tls::default(), TenantPlugins::default());
+    let limits = TenantPlugins { http_local_addresses: true, ..TenantPlugins::default() };
+    let stranger = access(&hosts, Tls::default(), limits.clone());
     let url = |host: &str| format!("https://{host}:{port}/nothing");
     let error = asked(&stranger, get(&url("localhost"))).await.unwrap_err();
     assert!(matches!(error, Error::TlsCertificateError), "{error}");
 
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(LOCALHOST).unwrap()).unwrap();
-    let friend = access(&hosts, Tls::trusting(roots), TenantPlugins::default());
+    let friend = access(&hosts, Tls::trusting(roots), limits);
     for host in ["localhost", "127.0.0.1"] {
         assert_eq!(asked(&friend, get(&url(host))).await.unwrap().0, 404, "{host}");
     }

@@ -1,15 +1,13 @@
 //! What runtimes of languages ask for when they start, and what of it does something: an empty environment, no
 //! files, output to the tenant's log. The rest is there to be imported and traps when called.
 
-use wasmtime::component::Resource;
+use wasmtime::component::{Resource, WasmList};
 use wasmtime::{StoreContextMut, bail};
 
 use super::super::contract::StreamError;
-use super::output::Stream;
+use super::output::{Stream, WRITE_BYTES};
 use super::{HostState, Inert, Instance};
 
-/// What a write to an output takes at once.
-const WRITE_BYTES: u64 = 4096;
 /// The streams by the number in their handle.
 const STDIN: u32 = 0;
 const STDOUT: u32 = 1;
@@ -75,12 +73,16 @@ fn streams(instance: &mut Instance<'_>) -> wasmtime::Result<()> {
     }
     instance
         .func_wrap("[method]output-stream.check-write", |_: Store<'_>, (_,): (Handle,)| -> Streamed<u64> {
-            Ok((Ok(WRITE_BYTES),))
+            Ok((Ok(WRITE_BYTES as u64),))
         })?;
     for name in ["[method]output-stream.write", "[method]output-stream.blocking-write-and-flush"] {
         instance.func_wrap(
             name,
-            |mut store: Store<'_>, (stream, bytes): (Handle, Vec<u8>)| -> Streamed<()> {
+            |mut store: Store<'_>, (stream, bytes): (Handle, WasmList<u8>)| -> Streamed<()> {
+                if bytes.len() > WRITE_BYTES {
+                    bail!("{} bytes were written, where check-write allows {WRITE_BYTES}", bytes.len());
+                }
+                let bytes = bytes.as_le_slice(&store).to_vec();
                 let state = store.data_mut();
                 match stream.rep() {
                     STDERR => state.stderr.say(&state.environment, Stream::Stderr, &bytes),

@@ -3,6 +3,9 @@
 use super::super::log::Level;
 use super::Environment;
 
+/// What an output takes at once, and tells guests that it takes. One that writes more in one go traps, as `wasi:io`
+/// has it.
+pub(super) const WRITE_BYTES: usize = 4096;
 /// Output without an end of line that counts as a line.
 const LINE_BYTES: usize = 4096;
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::io::AsyncWrite;
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
     Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
@@ -22,15 +22,13 @@ use wasmtime_wasi_http::{
 
 use super::super::log::Level;
 use super::clocks::RANDOM_BYTES;
-use super::output::{Stream, Unsaid};
+use super::output::{Stream, Unsaid, WRITE_BYTES};
 use super::{Environment, HostState};
 
 /// Resources of the host's that an instance may hold.
 const RESOURCES: usize = 256;
 /// Bytes of one set of headers, as it is held here.
 const FIELDS_BYTES: usize = 16 << 10;
-/// Bytes that an output takes at once.
-const OUTPUT_BYTES: usize = 4 << 10;
 /// Bytes of a request's body that are taken at once; as many wait to be sent.
 const REQUEST_BYTES: usize = 64 << 10;
 
@@ -207,6 +205,9 @@ impl Pollable for Output {
 
 impl OutputStream for Output {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if bytes.len() > WRITE_BYTES {
+            return Err(StreamError::trap("more was written than check-write allows"));
+        }
         self.say(&bytes);
         Ok(())
     }
@@ -216,7 +217,7 @@ impl OutputStream for Output {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(OUTPUT_BYTES)
+        Ok(WRITE_BYTES)
     }
 }
 

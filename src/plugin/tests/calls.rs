@@ -166,3 +166,19 @@ async fn a_retired_plugin_is_not_called_and_leaves_no_instance() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn a_rehearsal_is_counted_nowhere_and_leaves_no_instance() {
+    let rig = Rig::new();
+    let probe = rig.probe().await;
+    let rehearsal = rig.host.rehearse(&probe);
+    assert_eq!(text(&rehearsal.deliver(message("upper")).await), "UPPER");
+    assert!(matches!(rehearsal.deliver(message("trap")).await, Err(Failure::Trap(_))));
+    assert!(rehearsal.deliver(message("plain")).await.is_ok());
+    let outcomes = [PluginOutcome::Answered, PluginOutcome::Trap];
+    assert_eq!(outcomes.map(|outcome| rig.count(Hook::OnDeliver, outcome)), [0, 0]);
+    drop(rehearsal);
+    while rig.metrics.node().plugin_instances.get() > 0 {
+        tokio::task::yield_now().await;
+    }
+}

@@ -199,3 +199,26 @@ async fn news_of_a_tenant_whose_plugin_hangs_keeps_no_others_waiting() {
     cancel.cancel();
     task.await.unwrap();
 }
+
+#[tokio::test]
+async fn who_writes_more_than_an_output_takes_traps() {
+    let rig = Rig::new();
+    let limits =
+        TenantPlugins { http_hosts: vec!["api.example.com".parse().unwrap()], ..settings("acme").limits };
+    // Without WASI as it is elsewhere, and with it.
+    for imports in ["", "(import \"wasi:http/types@0.2.3\" (instance))"] {
+        for method in ["write", "blocking-write-and-flush"] {
+            for (bytes, takes) in [(4_096, true), (4_097, false)] {
+                let guest = guests::output(imports, method, bytes, "\\n");
+                let plugin =
+                    rig.plugin(&guest, Settings { limits: limits.clone(), ..settings("acme") }).await;
+                let done = rig.host.on_session(&plugin, guests::news(), Facts::default()).await;
+                assert_eq!(done.is_ok(), takes, "{imports} {method} {bytes}: {done:?}");
+                if let Err(failure) = done {
+                    assert_eq!(failure.label(), PluginOutcome::Trap);
+                }
+            }
+        }
+    }
+    assert_eq!(rig.output(), ["hello"; 4], "what traps is not said");
+}

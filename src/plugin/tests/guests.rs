@@ -54,6 +54,16 @@ const HOOK: &str = r#"
 /// A component that asks for what runtimes of languages ask for, and writes six bytes to its standard output:
 /// "hello" and this one.
 pub(super) fn runtime(last: &str) -> Vec<u8> {
+    const FILES: &str = r#"
+        (import "wasi:filesystem/types@0.2.3" (instance
+            (export "descriptor" (type $descriptor (sub resource)))
+            (export "[method]descriptor.sync" (func (param "self" (borrow $descriptor)) (result (result))))))"#;
+    output(FILES, "blocking-write-and-flush", 6, last)
+}
+
+/// A component with these imports that writes so many bytes to its standard output, by a method of streams: "hello",
+/// what stands in `last`, and zeros.
+pub(super) fn output(imports: &str, method: &str, bytes: usize, last: &str) -> Vec<u8> {
     const IMPORTS: &str = r#"
         (import "wasi:cli/environment@0.2.3" (instance $environment
             (export "get-environment" (func (result (list (tuple string string)))))))
@@ -65,7 +75,7 @@ pub(super) fn runtime(last: &str) -> Vec<u8> {
             (export "error" (type $error (eq $its-error)))
             (type $failed (variant (case "last-operation-failed" (own $error)) (case "closed")))
             (export "stream-error" (type $stream-error (eq $failed)))
-            (export "[method]output-stream.blocking-write-and-flush"
+            (export "[method]output-stream.METHOD"
                 (func (param "self" (borrow $out)) (param "contents" (list u8))
                     (result (result (error $stream-error)))))))
         (alias export $streams "output-stream" (type $out))
@@ -73,16 +83,13 @@ pub(super) fn runtime(last: &str) -> Vec<u8> {
             (alias outer 1 $out (type $its-out))
             (export "output-stream" (type $out (eq $its-out)))
             (export "get-stdout" (func (result (own $out))))))
-        (import "wasi:filesystem/types@0.2.3" (instance
-            (export "descriptor" (type $descriptor (sub resource)))
-            (export "[method]descriptor.sync" (func (param "self" (borrow $descriptor)) (result (result))))))
         (core module $bare (memory (export "memory") 1)
             (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 2048)))
         (core instance $bare (instantiate $bare))
         (core func $get-environment (canon lower (func $environment "get-environment")
             (memory $bare "memory") (realloc (func $bare "realloc"))))
         (core func $get-stdout (canon lower (func $stdout "get-stdout")))
-        (core func $write (canon lower (func $streams "[method]output-stream.blocking-write-and-flush")
+        (core func $write (canon lower (func $streams "[method]output-stream.METHOD")
             (memory $bare "memory") (realloc (func $bare "realloc"))))
         (core instance $host (export "environment" (func $get-environment)) (export "stdout" (func $get-stdout))
             (export "write" (func $write)) (export "memory" (memory $bare "memory")))"#;
@@ -95,9 +102,11 @@ pub(super) fn runtime(last: &str) -> Vec<u8> {
         (func (export "f") (param i32 i32 i32 i32 i32)
             (call $environment (i32.const 0))
             (if (i32.load $theirs (i32.const 4)) (then unreachable))
-            (call $write (call $stdout) (i32.const 64) (i32.const 6) (i32.const 16))
+            (call $write (call $stdout) (i32.const 64) (i32.const BYTES) (i32.const 16))
             (if (i32.load8_u $theirs (i32.const 16)) (then unreachable)))"#;
-    component(IMPORTS, "(with \"host\" (instance $host))", &ITEMS.replace("LAST", last))
+    let imports = format!("{imports}{}", IMPORTS.replace("METHOD", method));
+    let items = ITEMS.replace("BYTES", &bytes.to_string()).replace("LAST", last);
+    component(&imports, "(with \"host\" (instance $host))", &items)
 }
 
 /// A component with a hook whose function takes nothing.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
+use tidegate::backbone::kv::{KvAnswer, KvOp, KvStore};
 use tidegate::backbone::redis::{RedisBackbone, RedisConfig};
 use tidegate::backbone::wake::DirtySet;
 use tidegate::backbone::{Backbone, BackboneError, MAX_ENTRY, Range, Read};
@@ -338,6 +339,55 @@ async fn with_user(server: &RedisServer, rights: &str) -> RedisConfig {
     words.extend(rights.split(' '));
     command(&raw, &words).await;
     config(server.url_as("edge", "sesame"))
+}
+
+/// What `docs/redis.md` gives a node.
+fn documented_rights() -> String {
+    let docs = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/redis.md")).unwrap();
+    let line = docs.lines().find_map(|line| line.strip_prefix("user tidegate on >change-me ")).unwrap();
+    line.to_owned()
+}
+
+#[tokio::test]
+async fn key_value_stores_need_no_more_rights_than_the_docs_give() {
+    let server = RedisServer::start(&[]).await.unwrap();
+    let (subject, _redis) = subject(&server, with_user(&server, &documented_rights()).await).await;
+    super::contract::a_key_value_store_has_quotas(&subject).await;
+    super::contract::sums_are_exact(&subject).await;
+    super::contract::keys_are_listed_to_the_end(&subject).await;
+    super::contract::a_value_is_replaced_once(&subject).await;
+}
+
+/// Bytes that a server has sent to its clients.
+async fn bytes_sent(raw: &MultiplexedConnection) -> u64 {
+    let redis::Value::BulkString(stats) = command(raw, &["INFO", "stats"]).await else { panic!("no stats") };
+    let stats = String::from_utf8(stats).unwrap();
+    let sent = stats.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:"));
+    sent.unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn values_do_not_travel_where_keys_are_listed() {
+    let (subject, server) = by_events_only().await;
+    let raw = server.connection().await.unwrap();
+    let store = KvStore { key: "tg:acme:kv:large".into(), max_keys: 1_000, max_bytes: 1 << 30 };
+    for key in 0..50 {
+        let value = Bytes::from(vec![b'x'; 64 << 10]);
+        subject.backbone.kv(&store, KvOp::Set(key.to_string().into(), value)).await.unwrap();
+    }
+    let before = bytes_sent(&raw).await;
+    let (mut cursor, mut found) = (0, 0);
+    loop {
+        let answer = subject.backbone.kv(&store, KvOp::Keys(cursor)).await.unwrap();
+        let KvAnswer::Keys(keys, next) = answer else { panic!("{answer:?}") };
+        found += keys.len();
+        cursor = next;
+        if cursor == 0 {
+            break;
+        }
+    }
+    let sent = bytes_sent(&raw).await - before;
+    assert!(found >= 50 && sent < 64 << 10, "{found} keys, {sent} bytes");
 }
 
 #[tokio::test]

@@ -143,7 +143,7 @@ async fn what_cannot_be_switched_says_why() {
     proven(async {
         let (node, _backend) = embedded(config()).await?;
         push(&node, "one").await?;
-        let other = upload(&node, "other?set.greeting=x", PROBE).await?;
+        let other = upload_with(&node, "other", &[("greeting", "x")], PROBE).await?;
         ensure!([201, 202].contains(&other.status), "{}", other.text());
         act(&node, "activate", &json!({})).await?;
         let refused = |path: &'static str, body: Value| {

@@ -11,8 +11,18 @@ use crate::node::Node;
 /// Uploads to `/v1/demo/plugins/<path>`, once no other upload of the tenant is under way: a node that still compiles
 /// one takes no second.
 pub async fn upload(node: &Node, path: &str, component: &[u8]) -> Result<Answer> {
+    upload_with(node, path, &[], component).await
+}
+
+/// The same with settings.
+pub async fn upload_with(
+    node: &Node,
+    path: &str,
+    settings: &[(&str, &str)],
+    component: &[u8],
+) -> Result<Answer> {
     eventually("leave to upload", || async {
-        let answer = upload_once(node, path, component).await;
+        let answer = send(node, path, settings, component).await;
         answer.as_ref().map_or(true, |answer| answer.status != 429).then_some(answer)
     })
     .await?
@@ -20,16 +30,21 @@ pub async fn upload(node: &Node, path: &str, component: &[u8]) -> Result<Answer>
 
 /// Uploads at once, or is told to come again.
 pub async fn upload_once(node: &Node, path: &str, component: &[u8]) -> Result<Answer> {
+    send(node, path, &[], component).await
+}
+
+async fn send(node: &Node, path: &str, settings: &[(&str, &str)], component: &[u8]) -> Result<Answer> {
     let path = format!("/v1/demo/plugins/{path}");
-    let kind = [("Content-Type", "application/wasm")];
-    http::send(&node.admin, "POST", &path, Some(API_KEY), &kind, component).await
+    let pairs: Vec<_> =
+        settings.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value))).collect();
+    let mut headers = vec![("Content-Type", "application/wasm")];
+    headers.extend(pairs.iter().map(|pair| ("Tidegate-Setting", pair.as_str())));
+    http::send(&node.admin, "POST", &path, Some(API_KEY), &headers, component).await
 }
 
 /// Uploads a component; the version. Other nodes may not be ready yet.
 pub async fn push(node: &Node, name: &str, component: &[u8], settings: &[(&str, &str)]) -> Result<String> {
-    let settings: Vec<_> =
-        settings.iter().map(|(name, value)| format!("set.{name}={}", encoded(value))).collect();
-    let answer = upload(node, &format!("{name}?{}", settings.join("&")), component).await?;
+    let answer = upload_with(node, name, settings, component).await?;
     ensure!((200..300).contains(&answer.status), "{}: {}", answer.status, answer.text());
     let answer = answer.json()?;
     let version = answer["version"].as_str().with_context(|| answer.to_string())?;
