@@ -159,12 +159,13 @@ impl PluginHost {
         let (inspected, hash) = looked.await.map_err(|error| Rejection::Node(error.to_string().into()))??;
         inspected.permitted(&settings.limits)?;
         let code_bytes = bytes.len();
-        let component = self.compiler.component(bytes, hash).await?;
-        let mut prepared = Prepared::link(&component, inspected, hash, code_bytes)?;
+        let compiled = self.compiler.component(bytes, hash).await?;
+        let mut prepared = Prepared::link(&compiled.component, inspected, hash, code_bytes)?;
         let tried = self.try_out(Arc::new(prepared.clone()), settings).await?;
         if let Some(hook) = tried.misfit {
             return Err(Rejection::WrongTypes { hook: hook.interface() });
         }
+        self.compiler.keep(hash, compiled).await;
         prepared.tried(&tried);
         Ok(Arc::new(prepared))
     }

@@ -88,6 +88,7 @@ pub(super) fn config() -> PluginsConfig {
         workers: NonZeroUsize::new(2).unwrap(),
         instances: 16,
         folder: None,
+        folder_bytes: 1 << 30,
         compile_timeout: Duration::from_secs(600),
         compile_memory: 2 << 30,
     }

@@ -102,6 +102,7 @@ fn host(args: &RunArgs) -> Result<PluginHost> {
         workers: NonZeroUsize::MIN,
         instances: 1_000,
         folder: None,
+        folder_bytes: 1 << 30,
         compile_timeout: Duration::from_secs(120),
         compile_memory: 2 << 30,
     };

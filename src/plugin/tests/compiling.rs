@@ -99,6 +99,21 @@ async fn machine_code_is_kept_and_believed_only_if_it_is_ours() {
 }
 
 #[tokio::test]
+async fn what_does_not_start_is_not_kept() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("plugins");
+    let plugins = PluginsConfig { folder: Some(folder.clone()), ..config() };
+    let rig = Rig::with(plugins, NodeKey::random());
+    let trap = session(&format!("{NOTHING} (func $s unreachable) (start $s)"));
+    for refused in [trap, super::guests::wrong_types(), invalid()] {
+        rig.refused(&refused).await;
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    }
+    rig.plugin(&session(NOTHING), settings("acme")).await;
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "what starts is");
+}
+
+#[tokio::test]
 async fn a_folder_that_others_can_write_to_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();

@@ -26,6 +26,7 @@ fn host() -> PluginHost {
         workers: NonZeroUsize::new(2).unwrap(),
         instances: 16,
         folder: Some(code()),
+        folder_bytes: 1 << 40,
         compile_timeout: Duration::from_secs(600),
         compile_memory: 2 << 30,
     };
