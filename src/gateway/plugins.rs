@@ -57,19 +57,21 @@ impl Stages<'_> {
         record: watch::Receiver<NodeRecord>,
     ) -> Result<PluginStage, StartError> {
         let (backbone, node, stop) = (self.backbone.clone(), self.node(), self.stop.clone());
-        let live: Live = Arc::new(move || {
+        // Before it looks what is on: whoever switches something on from now on asks this node too.
+        membership::ask(&*backbone, &node, &record.borrow().clone()).await?;
+        let live: Live = Arc::new(move |tenant| {
             let (backbone, node, record) = (backbone.clone(), node.clone(), record.borrow().clone());
             let is_over = stop.is_cancelled();
             Box::pin(async move {
                 // To ask is to be known: a node that takes its record away must not put it there again.
-                match is_over {
-                    true => Err(BackboneError::Away("this node ends".into())),
-                    false => membership::ask(&*backbone, &node, &record).await,
+                if is_over {
+                    return Err(BackboneError::Away("this node ends".into()));
                 }
+                let mut nodes = membership::ask(&*backbone, &node, &record).await?;
+                nodes.retain(|(_, record)| record.may_serve(&tenant));
+                Ok(nodes.into_iter().map(|(node, _)| node).collect())
             })
         });
-        // Before it looks what is on: whoever switches something on from now on asks this node too.
-        live().await?;
         let (tell, cut_offs) = mpsc::channel(CUT_OFFS);
         let (backbone, metrics) = (self.backbone.clone(), self.metrics.clone());
         let services = Services { backbone, metrics, cut_offs: Some(tell) };

@@ -140,7 +140,7 @@ async fn prepared(
         return Err(CatalogError::Preparing { plugin, version, node }.into());
     }
     let reports = store.reports(tenant).await?;
-    Ok(check(&reports, &shared.live().await?, name, version)?)
+    Ok(check(&reports, &shared.live(tenant).await?, name, version)?)
 }
 
 /// Waits until a stage has begun by the backbone's clock: what is added after the answer meets it.
