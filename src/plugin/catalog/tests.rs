@@ -104,16 +104,22 @@ fn what_is_old_goes_unless_it_is_named() {
     let left: Vec<_> = catalog.plugins()[&plugin].versions.iter().map(|known| known.version).collect();
     assert_eq!(left.len(), 10);
     assert!(left.contains(&hash("0")) && left.contains(&hash("29")) && !left.contains(&hash("1")));
-    for (n, text) in ["29", "28"].iter().cycle().take(20).enumerate() {
-        catalog = catalog.activate(&plugin, hash(text), NOW + 10_000 * (n as u64 + 1)).unwrap();
-    }
-    assert_eq!(catalog.stages().len(), 8);
+    let mut switch = |times: usize, hours: u64| {
+        for text in ["29", "28"].iter().cycle().take(times) {
+            catalog = catalog.activate(&plugin, hash(text), NOW + hours * 3_600_000).unwrap();
+        }
+        catalog.stages().len()
+    };
+    // All changes of a day are kept, up to a number; after that the last ones.
+    assert_eq!((switch(20, 1), switch(10, 24), switch(12, 25)), (21, 31, 32));
+    assert_eq!((switch(2, 40), switch(2, 60), switch(2, 1_000)), (25, 8, 8));
     assert_eq!(catalog.stages()[0].from_ms, 0, "older entries meet the oldest");
     // Changes of one moment: a stage that has not begun is not put in place of one that has.
-    for text in ["29", "28", "29", "28", "29", "28", "29", "28", "29", "28", "29", "28"] {
-        catalog = catalog.activate(&plugin, hash(text), NOW + 1_000_000).unwrap();
+    for text in ["29", "28"].iter().cycle().take(31) {
+        catalog = catalog.activate(&plugin, hash(text), NOW + 10_000_000_000).unwrap();
     }
-    assert_eq!(catalog.stages().iter().filter(|stage| stage.from_ms <= NOW + 1_000_000).count(), 1);
+    assert_eq!(catalog.stages().iter().filter(|stage| stage.from_ms <= NOW + 10_000_000_000).count(), 1);
+    assert_eq!(catalog.activate(&plugin, hash("28"), NOW + 10_000_000_000), Err(CatalogError::TooFast));
 }
 
 #[test]
