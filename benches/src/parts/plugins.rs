@@ -107,11 +107,8 @@ fn host(args: &RunArgs) -> Result<PluginHost> {
         compile_memory: 2 << 30,
     };
     let compiler = CompileCommand { program: args.node.clone(), arguments: vec!["compile-plugin".into()] };
-    let services = Services {
-        backbone: Embedded::new(Arc::new(DirtySet::default())),
-        metrics: Metrics::default(),
-        cut_offs: None,
-    };
+    let services =
+        Services { backbone: Embedded::new(Arc::new(DirtySet::default())), metrics: Metrics::default() };
     Ok(PluginHost::start(HostConfig { plugins, compiler, key: NodeKey::random() }, services)?)
 }
 

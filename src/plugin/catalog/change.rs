@@ -96,24 +96,31 @@ impl Catalog {
 
     /// Takes a version off that keeps failing, if it is on: a candidate loses its part, and in place of an active
     /// version the one comes back that was active before it. `None`: it is not on, or there is none before it.
-    pub fn give_up(&self, name: &PluginName, failed: ContentHash, now_ms: u64) -> Option<Self> {
+    ///
+    /// # Errors
+    /// Where there is one that cannot come back: another plugin has its hook by now, or it was too many changes at
+    /// once.
+    pub fn give_up(
+        &self,
+        name: &PluginName,
+        failed: ContentHash,
+        now_ms: u64,
+    ) -> Result<Option<Self>, CatalogError> {
         let on = self.on(name);
-        let before = &self.plugins.get(name)?.before;
+        let before = self.plugins.get(name).map_or(&[][..], |entry| &entry.before);
         if on.canary.is_some_and(|canary| canary.version == failed) {
             let without = On { canary: None, ..on };
-            return match before.iter().rposition(|before| *before == without) {
-                Some(at) => self.go_back(name, at, now_ms).ok(),
-                None => self.switch(name, without, now_ms).ok(),
+            let next = match before.iter().rposition(|before| *before == without) {
+                Some(at) => self.go_back(name, at, now_ms)?,
+                None => self.switch(name, without, now_ms)?,
             };
+            return Ok(Some(next));
         }
-        if on.active != Some(failed) {
-            return None;
-        }
-        let at = self.fallback(name)?;
+        let Some(at) = self.fallback(name).filter(|_| on.active == Some(failed)) else { return Ok(None) };
         let to = On { canary: None, ..before[at] };
-        let mut next = self.switch(name, to, now_ms).ok()?;
+        let mut next = self.switch(name, to, now_ms)?;
         next.forget_from(name, at);
-        Some(next)
+        Ok(Some(next))
     }
 
     /// Removes a version that is not on. Entries of the time when it was meet what was on after it.

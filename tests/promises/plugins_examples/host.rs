@@ -31,11 +31,8 @@ fn host() -> PluginHost {
         compile_memory: 2 << 30,
     };
     let compiler = CompileCommand { program: TIDEGATE.into(), arguments: vec!["compile-plugin".into()] };
-    let services = Services {
-        backbone: Embedded::new(Arc::new(DirtySet::default())),
-        metrics: Metrics::default(),
-        cut_offs: None,
-    };
+    let services =
+        Services { backbone: Embedded::new(Arc::new(DirtySet::default())), metrics: Metrics::default() };
     let key = NodeKey::new(&CODE_KEY);
     PluginHost::start(HostConfig { plugins, compiler, key }, services).unwrap()
 }
