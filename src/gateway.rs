@@ -296,8 +296,9 @@ impl<'a> Stages<'a> {
     }
 
     fn membership(&mut self) -> (watch::Sender<NodeRecord>, watch::Receiver<Arc<Members>>) {
-        let record = NodeRecord::new(self.config.node.public_url.as_ref().map(ToString::to_string));
-        let (record, records) = watch::channel(record);
+        let url = self.config.node.public_url.as_ref().map(ToString::to_string);
+        let tenants = Some(self.config.tenants.keys().cloned().collect());
+        let (record, records) = watch::channel(NodeRecord { tenants, ..NodeRecord::new(url) });
         let (members, task) =
             membership::start(self.backbone.clone(), self.node(), records, self.stop.clone());
         self.own(task);

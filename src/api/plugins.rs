@@ -28,7 +28,7 @@ use self::places::Places;
 use super::admin::{AdminToken, bearer};
 use super::answer::{self, Answer};
 use crate::backbone::BackboneError;
-use crate::domain::{NodeId, PluginName};
+use crate::domain::{NodeId, PluginName, TenantId};
 use crate::plugin::catalog::CatalogError;
 use crate::plugin::rollout::{Rollout, Served};
 use crate::plugin::store::StoreError;
@@ -57,8 +57,8 @@ const REPLAYS_OF_TENANT: usize = 1;
 /// Bytes of a body that is no upload.
 const BODY_BYTES: usize = 64 * 1024;
 
-/// Asks which nodes live now.
-pub type Live = Arc<dyn Fn() -> BoxFuture<'static, Result<Vec<NodeId>, BackboneError>> + Send + Sync>;
+/// Asks which nodes live now that serve a tenant, or may.
+pub type Live = Arc<dyn Fn(TenantId) -> BoxFuture<'static, Result<Vec<NodeId>, BackboneError>> + Send + Sync>;
 
 /// What the routes are answered by.
 pub struct PluginsApi {
@@ -139,8 +139,8 @@ impl FromRequestParts<Arc<Shared>> for Caller {
 }
 
 impl Shared {
-    async fn live(&self) -> Result<Vec<NodeId>, StoreError> {
-        Ok((self.api.live)().await?)
+    async fn live(&self, tenant: &TenantId) -> Result<Vec<NodeId>, StoreError> {
+        Ok((self.api.live)(tenant.clone()).await?)
     }
 }
 

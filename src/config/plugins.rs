@@ -23,6 +23,8 @@ pub struct PluginsConfig {
     pub instances: usize,
     /// Where machine code is kept between starts; `None`: in a folder that goes with the process.
     pub folder: Option<PathBuf>,
+    /// Bytes of machine code that the folder may have. What was not used for the longest time makes room.
+    pub folder_bytes: u64,
     /// How much of a processor the compilation of one plugin may take.
     pub compile_timeout: Duration,
     /// Memory that it may take.
@@ -140,6 +142,7 @@ pub(super) fn plugins(mut section: Section<'_>) -> PluginsConfig {
         workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
         instances: section.number("instances", 512, 8..=10_000),
         folder: section.name("folder").map(|folder| section.context().folder.join(folder)),
+        folder_bytes: section.number("folder_bytes", 4 << 30, 1 << 20..=1 << 40),
         compile_timeout: Duration::from_millis(section.number(
             "compile_timeout_ms",
             120_000,

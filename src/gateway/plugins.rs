@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Stages, StartError};
@@ -16,9 +16,6 @@ use crate::plugin::store::PluginStore;
 use crate::plugin::{HostConfig, NewsDesk, PluginHost, Plugins, Services, Tables};
 use crate::router::{ClusterSecret, NodeRecord, membership};
 use crate::tenants::Tenants;
-
-/// Plugins that were cut off and wait to be rolled back.
-const CUT_OFFS: usize = 64;
 
 /// What a node has of its tenants' plugins.
 pub(super) struct PluginStage {
@@ -57,22 +54,23 @@ impl Stages<'_> {
         record: watch::Receiver<NodeRecord>,
     ) -> Result<PluginStage, StartError> {
         let (backbone, node, stop) = (self.backbone.clone(), self.node(), self.stop.clone());
-        let live: Live = Arc::new(move || {
+        // Before it looks what is on: whoever switches something on from now on asks this node too.
+        let nodes = membership::ask(&*backbone, &node, &record.borrow().clone()).await?;
+        let is_alone = nodes.iter().all(|(id, _)| *id == node);
+        let live: Live = Arc::new(move |tenant| {
             let (backbone, node, record) = (backbone.clone(), node.clone(), record.borrow().clone());
             let is_over = stop.is_cancelled();
             Box::pin(async move {
                 // To ask is to be known: a node that takes its record away must not put it there again.
-                match is_over {
-                    true => Err(BackboneError::Away("this node ends".into())),
-                    false => membership::ask(&*backbone, &node, &record).await,
+                if is_over {
+                    return Err(BackboneError::Away("this node ends".into()));
                 }
+                let mut nodes = membership::ask(&*backbone, &node, &record).await?;
+                nodes.retain(|(_, record)| record.may_serve(&tenant));
+                Ok(nodes.into_iter().map(|(node, _)| node).collect())
             })
         });
-        // Before it looks what is on: whoever switches something on from now on asks this node too.
-        live().await?;
-        let (tell, cut_offs) = mpsc::channel(CUT_OFFS);
-        let (backbone, metrics) = (self.backbone.clone(), self.metrics.clone());
-        let services = Services { backbone, metrics, cut_offs: Some(tell) };
+        let services = Services { backbone: self.backbone.clone(), metrics: self.metrics.clone() };
         let host = HostConfig {
             plugins: self.config.plugins.clone(),
             compiler: CompileCommand::this_program()?,
@@ -94,7 +92,7 @@ impl Stages<'_> {
         // The tenants of a node stay as they are until its end.
         let (_, served) = watch::channel(Arc::new(served));
         let store = PluginStore::new(self.backbone.clone());
-        let parts = RolloutParts { host: Arc::clone(&host), store, node: self.node(), served, cut_offs };
+        let parts = RolloutParts { host: Arc::clone(&host), store, node: self.node(), is_alone, served };
         let (keeper, tables) = Tables::new(0);
         let (rollout, task) = Rollout::spawn(parts, keeper, self.stop.clone());
         self.own(task);

@@ -26,9 +26,11 @@ pub use error::CatalogError;
 const SCHEMA: u32 = 1;
 /// How long after its change was decided a stage begins, in milliseconds of the backbone's clock.
 pub const LEAD_MS: u64 = 750;
-/// Stages that are kept. Entries that are older than all of them meet the oldest.
+/// Stages that are kept however old they are. Entries that are older than all stages meet the oldest.
 const STAGES: usize = 8;
-/// Stages that there may be where they cannot go yet, because they have not begun.
+/// How long others are kept once the next one has begun: as long as logs keep entries unless told otherwise.
+const STAGE_KEPT_MS: u64 = 24 * 3_600 * 1_000;
+/// Stages that there may be. Each may name a version that every node has ready.
 const MOST_STAGES: usize = 32;
 /// Versions of one plugin that are kept, beside those that are named somewhere.
 const VERSIONS: usize = 10;

@@ -2,18 +2,19 @@
 //!
 //! The compiler is large and its input is a stranger's: it runs with the lowest priority, a limit on time and one on
 //! memory, and whatever becomes of it, this process goes on. Files begin with an HMAC over engine, component and
-//! machine code. They are read whole and checked before anything of them is loaded.
+//! machine code. They are read whole and checked before anything of them is loaded. What has not been started is not
+//! kept, and what is kept has a bound: whoever may upload must not fill a disk.
 
 use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use ring::hmac;
-use tokio::sync::Semaphore;
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -22,7 +23,7 @@ use super::inspect::Rejection;
 use super::prepare::{ContentHash, brief};
 use crate::config::PluginsConfig;
 use crate::telemetry::events;
-use folder::Folder;
+use folder::{CODE, Folder};
 
 pub mod child;
 mod folder;
@@ -91,7 +92,15 @@ pub(super) struct Compiler {
     folder: Folder,
     timeout: Duration,
     memory: usize,
-    one: Semaphore,
+    /// Held by who compiles. What was made last is there for as long as it is tried.
+    last: Mutex<Option<(ContentHash, Weak<[u8]>)>>,
+}
+
+/// A component in machine code.
+pub(super) struct Compiled {
+    pub(super) component: Component,
+    /// What is not kept yet.
+    fresh: Option<Arc<[u8]>>,
 }
 
 impl Compiler {
@@ -109,40 +118,53 @@ impl Compiler {
             engine_hash: hasher.finish(),
             command,
             key,
-            folder: Folder::open(config.folder.as_deref())?,
+            folder: Folder::open(config.folder.as_deref(), config.folder_bytes)?,
             timeout: config.compile_timeout,
             memory: config.compile_memory,
-            one: Semaphore::new(1),
+            last: Mutex::default(),
         })
     }
 
     /// The component, compiled. Cancelling ends the process that compiles.
-    pub(super) async fn component(&self, bytes: Bytes, hash: ContentHash) -> Result<Component, Rejection> {
-        let kept = self.folder.path(&format!("{hash}-{:016x}.code", self.engine_hash));
-        if let Some(component) = self.load(&kept, hash).await? {
-            return Ok(component);
+    pub(super) async fn component(&self, bytes: Bytes, hash: ContentHash) -> Result<Compiled, Rejection> {
+        if let Some(component) = self.load(hash).await? {
+            return Ok(Compiled { component, fresh: None });
         }
-        let _turn = self.one.acquire().await.map_err(|_| node("the compiler is closed"))?;
-        // Whoever was before may have made it.
-        if let Some(component) = self.load(&kept, hash).await? {
-            return Ok(component);
+        let mut last = self.last.lock().await;
+        // Whoever was before may have made it: it is kept by now, or still tried.
+        if let Some(component) = self.load(hash).await? {
+            return Ok(Compiled { component, fresh: None });
         }
-        let code = self.compile(&bytes).await?;
+        let made = last.as_ref().filter(|(of, _)| *of == hash).and_then(|(_, code)| code.upgrade());
+        let code = match made {
+            Some(code) => code,
+            None => self.compile(&bytes).await?,
+        };
+        *last = Some((hash, Arc::downgrade(&code)));
         let component = load_component(&self.engine, Arc::clone(&code)).await?;
-        let tag = self.tag(hash, &code);
-        // What cannot be kept is compiled again.
-        if let Err(error) = self.folder.keep(&kept, &[tag.as_ref(), &code[..]]).await {
-            events::plugin_code_not_kept(&kept, &error);
+        Ok(Compiled { component, fresh: Some(code) })
+    }
+
+    /// Keeps what has proved to start. What cannot be kept is compiled again. Cancelled, it may not be kept.
+    pub(super) async fn keep(&self, hash: ContentHash, compiled: Compiled) {
+        let Some(code) = compiled.fresh else { return };
+        let (file, tag) = (self.file(hash), self.tag(hash, &code));
+        if let Err(error) = self.folder.keep(&file, [tag.as_ref(), &code[..]].concat()).await {
+            events::plugin_code_not_kept(&self.folder.path(&file), &error);
         }
-        Ok(component)
+    }
+
+    fn file(&self, hash: ContentHash) -> String {
+        format!("{hash}-{:016x}.{CODE}", self.engine_hash)
     }
 
     /// What is kept, if it is there and ours.
-    async fn load(&self, kept: &Path, hash: ContentHash) -> Result<Option<Component>, Rejection> {
-        let Ok(file) = tokio::fs::read(kept).await else { return Ok(None) };
-        let Some((tag, code)) = file.split_at_checked(TAG_BYTES) else { return Ok(None) };
+    async fn load(&self, hash: ContentHash) -> Result<Option<Component>, Rejection> {
+        let file = self.file(hash);
+        let Ok(kept) = self.folder.read(&file).await else { return Ok(None) };
+        let Some((tag, code)) = kept.split_at_checked(TAG_BYTES) else { return Ok(None) };
         if hmac::verify(&self.key.0, &self.signed(hash, code), tag).is_err() {
-            events::plugin_code_foreign(kept);
+            events::plugin_code_foreign(&self.folder.path(&file));
             return Ok(None);
         }
         load_component(&self.engine, code.into()).await.map(Some)

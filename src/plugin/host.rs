@@ -1,13 +1,14 @@
 //! The door to plugins: prepares them, binds them to a tenant, and takes calls for them from any thread.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::sleep;
 
 use super::answers::{
     Admission, AnswerLimits, DeliverVerdict, PublishVerdict, RouteVerdict, SubscribeVerdict,
@@ -28,6 +29,7 @@ use super::outcome::Failure;
 use super::prepare::{ContentHash, Prepared, Tried};
 use super::workers::{Audience, Batch, Call, Item, Job, Trial, Workers};
 use crate::backbone::Backbone;
+use crate::backbone::backoff::Backoff;
 use crate::backbone::kv::KvStore;
 use crate::config::{FailurePolicies, PluginsConfig, TenantPlugins};
 use crate::domain::{ChannelName, Offset, TenantId, kv_key};
@@ -39,6 +41,8 @@ pub use rehearsal::Rehearsal;
 
 /// How long a start may take at least: what a runtime of a language does once, a hook does not do each time.
 const START: Duration = Duration::from_millis(500);
+/// How long a component waits for its first start where the node is busy with calls.
+const TRIAL: Duration = Duration::from_secs(30);
 /// Where the clock of the breakers begins.
 static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// Plugins are numbered, so that an instance is never taken for another's.
@@ -61,9 +65,6 @@ pub struct Services {
     pub backbone: Arc<dyn Backbone>,
     /// Where calls are counted.
     pub metrics: Metrics,
-    /// Told when a plugin is cut off because it failed too often, so that it can be rolled back. What does not fit
-    /// is not told again.
-    pub cut_offs: Option<mpsc::Sender<Arc<Plugin>>>,
 }
 
 /// Why plugins cannot be run here.
@@ -89,11 +90,10 @@ pub struct Plugin {
     pub(super) answers: AnswerLimits,
     pub(super) metrics: Arc<TenantMetrics>,
     breaker: Breaker,
+    cut_offs: AtomicU32,
     retired: AtomicBool,
     /// Bytes of memory of the instance that was last put by after a call.
     memory_bytes: AtomicUsize,
-    cut_offs: Option<mpsc::Sender<Arc<Plugin>>>,
-    this: std::sync::Weak<Plugin>,
 }
 
 /// What a plugin is bound with.
@@ -163,24 +163,34 @@ impl PluginHost {
         let (inspected, hash) = looked.await.map_err(|error| Rejection::Node(error.to_string().into()))??;
         inspected.permitted(&settings.limits)?;
         let code_bytes = bytes.len();
-        let component = self.compiler.component(bytes, hash).await?;
-        let mut prepared = Prepared::link(&component, inspected, hash, code_bytes)?;
+        let compiled = self.compiler.component(bytes, hash).await?;
+        let mut prepared = Prepared::link(&compiled.component, inspected, hash, code_bytes)?;
         let tried = self.try_out(Arc::new(prepared.clone()), settings).await?;
         if let Some(hook) = tried.misfit {
             return Err(Rejection::WrongTypes { hook: hook.interface() });
         }
+        self.compiler.keep(hash, compiled).await;
         prepared.tried(&tried);
         Ok(Arc::new(prepared))
     }
 
     async fn try_out(&self, prepared: Arc<Prepared>, settings: &Settings) -> Result<Tried, Rejection> {
-        let (reply, answer) = oneshot::channel();
         let plugin = self.bind(prepared, settings.clone());
-        self.workers.submit(Job::Trial(Trial { plugin, reply }));
-        match answer.await.unwrap_or(Err(Failure::Unavailable)) {
-            Ok(tried) => Ok(tried),
-            Err(failure) if failure.is_plugins() => Err(Rejection::DoesNotStart(failure.to_string().into())),
-            Err(failure) => Err(Rejection::Node(failure.to_string().into())),
+        let (until, mut backoff) = (Instant::now() + TRIAL, Backoff::new(TRIAL / 1_000, TRIAL / 30));
+        loop {
+            let (reply, answer) = oneshot::channel();
+            self.workers.submit(Job::Trial(Trial { plugin: Arc::clone(&plugin), reply }));
+            match answer.await.unwrap_or(Err(Failure::Unavailable)) {
+                Ok(tried) => return Ok(tried),
+                Err(failure) if failure.is_plugins() => {
+                    return Err(Rejection::DoesNotStart(failure.to_string().into()));
+                }
+                // Calls go first where there is much to do.
+                Err(failure) if failure.is_retryable() && Instant::now() < until => {
+                    sleep(backoff.delay()).await;
+                }
+                Err(failure) => return Err(Rejection::Node(failure.to_string().into())),
+            }
         }
     }
 
@@ -202,7 +212,7 @@ impl PluginHost {
             memory_bytes: limits.memory_bytes,
             http,
         };
-        Arc::new_cyclic(|this| Plugin {
+        Arc::new(Plugin {
             key: NEXT_KEY.fetch_add(1, Ordering::Relaxed),
             prepared,
             environment: Arc::new(environment),
@@ -212,14 +222,14 @@ impl PluginHost {
             breaker: Breaker::default(),
             retired: AtomicBool::new(false),
             memory_bytes: AtomicUsize::new(0),
-            cut_offs: self.services.cut_offs.clone(),
-            this: this.clone(),
+            cut_offs: AtomicU32::new(0),
         })
     }
 
-    /// Binds a plugin once more, as it is bound, to see what it would do.
+    /// Binds a plugin once more, as it is bound, to see what it would do: with a breaker of its own, that no rollback
+    /// follows from.
     pub fn rehearse(self: &Arc<Self>, plugin: &Plugin) -> Rehearsal {
-        let plugin = Arc::new_cyclic(|this| Plugin {
+        let plugin = Arc::new(Plugin {
             key: NEXT_KEY.fetch_add(1, Ordering::Relaxed),
             prepared: Arc::clone(&plugin.prepared),
             environment: Arc::clone(&plugin.environment),
@@ -230,8 +240,7 @@ impl PluginHost {
             breaker: Breaker::default(),
             memory_bytes: AtomicUsize::new(0),
             retired: AtomicBool::new(plugin.prepared.blueprint.is_none()),
-            cut_offs: None,
-            this: this.clone(),
+            cut_offs: AtomicU32::new(0),
         });
         Rehearsal::new(Arc::clone(self), plugin)
     }
@@ -395,6 +404,11 @@ impl Plugin {
         self.breaker.is_open()
     }
 
+    /// How many times it was cut off.
+    pub fn cut_offs(&self) -> u32 {
+        self.cut_offs.load(Ordering::Relaxed)
+    }
+
     /// What happens where it has no answer.
     pub fn on_failure(&self) -> &FailurePolicies {
         &self.limits.on_failure
@@ -449,18 +463,11 @@ impl Plugin {
             Ok(_) => self.breaker.succeeded(),
             Err(failure) if failure.is_plugins() => {
                 if self.breaker.failed(now_ms()) {
-                    self.tell_cut_off();
+                    self.metrics.plugin_cut_offs.inc();
+                    self.cut_offs.fetch_add(1, Ordering::Relaxed);
                 }
             }
             Err(_) => {}
-        }
-    }
-
-    fn tell_cut_off(&self) {
-        self.metrics.plugin_cut_offs.inc();
-        if let (Some(cut_offs), Some(this)) = (&self.cut_offs, self.this.upgrade()) {
-            // Whoever does not keep up finds out by `is_cut_off`.
-            let _ = cut_offs.try_send(this);
         }
     }
 }

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -61,10 +61,10 @@ pub struct RolloutParts {
     pub store: PluginStore,
     /// This node.
     pub node: NodeId,
+    /// Whether no other node lived when this one made itself known.
+    pub is_alone: bool,
     /// The tenants of this node.
     pub served: watch::Receiver<Arc<AllServed>>,
-    /// Plugins that failed too often: the other end of [`super::Services::cut_offs`].
-    pub cut_offs: mpsc::Receiver<Arc<Plugin>>,
 }
 
 /// What others may ask of a node's rollout. Cheap to clone.
@@ -90,15 +90,15 @@ impl Rollout {
         keeper: TablesKeeper,
         stop: CancellationToken,
     ) -> (Self, JoinHandle<()>) {
-        let RolloutParts { host, store, node, served, cut_offs } = parts;
+        let RolloutParts { host, store, node, is_alone, served } = parts;
         let (ready, joined) = (Mutex::default(), watch::channel(false).0);
         let shared = Arc::new(Shared { host, store, node, served, ready, joined });
-        let worker = worker::Worker::new(Arc::clone(&shared), keeper, cut_offs);
+        let worker = worker::Worker::new(Arc::clone(&shared), keeper, is_alone);
         (Self(shared), tokio::spawn(worker.run(stop)))
     }
 
-    /// Resolves once every version that is on is ready here, or was found not to work here; false where the
-    /// node ends before. Cancel-safe.
+    /// Resolves once every version that is on is ready here, or was found not to work here, one that may work after
+    /// a while a minute later; false where the node ends before. Cancel-safe.
     pub async fn joined(&self) -> bool {
         self.0.joined.subscribe().wait_for(|joined| *joined).await.is_ok()
     }

@@ -14,6 +14,13 @@
 //! before: what it does not see was stored at `a` or later, and begins at `a` + `KNOWN_MS` or later, whatever its
 //! own clock says. All stages *before* that moment are known once the catalogs were read, [`Marked::known_ms`].
 //! (A backbone whose clock is set back by more than the lead can break this, as it breaks the order of offsets.)
+//!
+//! # Nodes that join
+//!
+//! What is switched on must be ready on all nodes that live. Whoever switches it on asks who they are, decides no
+//! later than [`ASKED_MS`] after that, and so has stored it [`SETTLED_MS`] after that, or not at all. A node that
+//! starts makes itself known first. Whoever asked before does not know it; but what it reads [`SETTLED_MS`] later has
+//! all that was decided without it, and that it prepares before it joins.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,6 +40,10 @@ mod reports;
 const SLACK_MS: u64 = 300;
 /// What is not seen begins so long after one looked, or later.
 const KNOWN_MS: u64 = LEAD_MS - SLACK_MS;
+/// How long after it was asked who lives a version may be switched on, in milliseconds of the backbone's clock.
+pub const ASKED_MS: u64 = 700;
+/// After so long nothing is stored any more that was decided on an earlier answer to who lives.
+pub(super) const SETTLED_MS: u64 = ASKED_MS + SLACK_MS;
 /// The field that changes with every change of a catalog. No tenant has this name.
 const MARK: &str = "~";
 /// Bytes of all catalogs of all tenants together.

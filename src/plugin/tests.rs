@@ -32,7 +32,6 @@ pub(crate) struct Rig {
     pub(crate) host: Arc<PluginHost>,
     pub(crate) backbone: Arc<Embedded>,
     metrics: Metrics,
-    cut_offs: tokio::sync::mpsc::Receiver<Arc<Plugin>>,
 }
 
 impl Rig {
@@ -42,12 +41,10 @@ impl Rig {
 
     fn with(plugins: PluginsConfig, key: NodeKey) -> Self {
         let metrics = Metrics::default();
-        let (tell, cut_offs) = tokio::sync::mpsc::channel(10);
         let backbone = Embedded::new(Arc::new(DirtySet::default()));
-        let services =
-            Services { backbone: backbone.clone(), metrics: metrics.clone(), cut_offs: Some(tell) };
+        let services = Services { backbone: backbone.clone(), metrics: metrics.clone() };
         let host = PluginHost::start(HostConfig { plugins, compiler: compiler(), key }, services).unwrap();
-        Self { host: Arc::new(host), backbone, metrics, cut_offs }
+        Self { host: Arc::new(host), backbone, metrics }
     }
 
     async fn plugin(&self, bytes: &[u8], settings: Settings) -> Arc<Plugin> {
@@ -88,6 +85,7 @@ pub(super) fn config() -> PluginsConfig {
         workers: NonZeroUsize::new(2).unwrap(),
         instances: 16,
         folder: None,
+        folder_bytes: 1 << 30,
         compile_timeout: Duration::from_secs(600),
         compile_memory: 2 << 30,
     }

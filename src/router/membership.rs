@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::rendezvous::{self, AffinityKey};
 use crate::backbone::{Backbone, BackboneError};
-use crate::domain::NodeId;
+use crate::domain::{NodeId, TenantId};
 
 /// Time between heartbeats.
 pub const PERIOD: Duration = Duration::from_secs(2);
@@ -40,12 +40,20 @@ pub struct NodeRecord {
     /// The node is going away and takes no new clients.
     #[serde(default)]
     pub draining: bool,
+    /// The tenants of its configuration. A node that does not say may serve any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenants: Option<BTreeSet<TenantId>>,
 }
 
 impl NodeRecord {
-    /// The record of a node of usual weight that takes clients.
+    /// The record of a node of usual weight that takes clients, of whichever tenants.
     pub fn new(url: Option<String>) -> Self {
-        Self { v: Self::version(), url, weight: Self::usual_weight(), draining: false }
+        Self { v: Self::version(), url, weight: Self::usual_weight(), draining: false, tenants: None }
+    }
+
+    /// Whether the node serves a tenant, as far as is known.
+    pub fn may_serve(&self, tenant: &TenantId) -> bool {
+        self.tenants.as_ref().is_none_or(|tenants| tenants.contains(tenant))
     }
 
     fn version() -> u32 {
@@ -134,14 +142,16 @@ pub fn start(
 }
 
 /// Asks the backbone itself who lives, this node included, which is thereby known to the others. What
-/// [`start`] tells may be a period behind, and nodes whose records are not understood are not in it.
+/// [`start`] tells may be a period behind, and nodes whose records are not understood are not in it; here they
+/// are, with a record that says nothing.
 pub async fn ask(
     backbone: &dyn Backbone,
     node: &NodeId,
     record: &NodeRecord,
-) -> Result<Vec<NodeId>, BackboneError> {
+) -> Result<Vec<(NodeId, NodeRecord)>, BackboneError> {
     let records = backbone.heartbeat(node, &json(record), LEASE).await?;
-    Ok(records.into_iter().map(|(node, _)| node).collect())
+    let read = |json: String| serde_json::from_str(&json).unwrap_or_else(|_| NodeRecord::new(None));
+    Ok(records.into_iter().map(|(node, json)| (node, read(json))).collect())
 }
 
 fn json(record: &NodeRecord) -> String {

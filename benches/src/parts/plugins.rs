@@ -102,15 +102,13 @@ fn host(args: &RunArgs) -> Result<PluginHost> {
         workers: NonZeroUsize::MIN,
         instances: 1_000,
         folder: None,
+        folder_bytes: 1 << 30,
         compile_timeout: Duration::from_secs(120),
         compile_memory: 2 << 30,
     };
     let compiler = CompileCommand { program: args.node.clone(), arguments: vec!["compile-plugin".into()] };
-    let services = Services {
-        backbone: Embedded::new(Arc::new(DirtySet::default())),
-        metrics: Metrics::default(),
-        cut_offs: None,
-    };
+    let services =
+        Services { backbone: Embedded::new(Arc::new(DirtySet::default())), metrics: Metrics::default() };
     Ok(PluginHost::start(HostConfig { plugins, compiler, key: NodeKey::random() }, services)?)
 }
 

@@ -14,7 +14,7 @@ use crate::domain::{PluginName, TenantId};
 use crate::plugin::ContentHash;
 use crate::plugin::catalog::readiness::check;
 use crate::plugin::catalog::{Catalog, CatalogError};
-use crate::plugin::store::StoreError;
+use crate::plugin::store::{ASKED_MS, StoreError};
 
 /// How often a change is begun anew because others came between looking and changing.
 const ATTEMPTS: usize = 4;
@@ -92,7 +92,7 @@ pub(super) async fn remove(Extract(shared): State, caller: Caller) -> Outcome {
     Ok(ok(StatusCode::OK, &json!({ "plugin": name, "removed": version })))
 }
 
-/// Makes a change if every node that lives has ready what it switches on.
+/// Makes a change if every node that lives has ready what it switches on, in the catalog that was looked at.
 async fn switch(
     shared: &Shared,
     tenant: &TenantId,
@@ -101,18 +101,16 @@ async fn switch(
 ) -> Result<Catalog, Refused> {
     let store = shared.api.rollout.store();
     for _ in 0..ATTEMPTS {
+        let asked_ms = store.mark().await.map_err(StoreError::from)?.at_ms;
         let catalog = store.catalog(tenant).await?;
-        let now_ms = store.backbone().clock().now_ms();
-        let on = change(&catalog, now_ms)?.on(name);
-        let versions: Vec<ContentHash> = on.versions().collect();
-        for version in &versions {
-            prepared(shared, tenant, name, &catalog, *version).await?;
+        for version in change(&catalog, asked_ms)?.on(name).versions() {
+            prepared(shared, tenant, name, &catalog, version).await?;
         }
-        let changed = store.change(tenant, |catalog, now_ms| {
-            let next = change(catalog, now_ms)?;
-            // Somebody else came between: what is to be on now may not be ready.
-            let is_checked = next.on(name).versions().all(|version| versions.contains(&version));
-            if is_checked { Ok(next) } else { Err(Stopped::Other) }
+        let changed = store.change(tenant, |current, now_ms| {
+            if *current != catalog || now_ms > asked_ms + ASKED_MS {
+                return Err(Stopped::Other);
+            }
+            Ok(change(current, now_ms)?)
         });
         match changed.await {
             Ok(catalog) => return Ok(catalog),
@@ -140,7 +138,7 @@ async fn prepared(
         return Err(CatalogError::Preparing { plugin, version, node }.into());
     }
     let reports = store.reports(tenant).await?;
-    Ok(check(&reports, &shared.live().await?, name, version)?)
+    Ok(check(&reports, &shared.live(tenant).await?, name, version)?)
 }
 
 /// Waits until a stage has begun by the backbone's clock: what is added after the answer meets it.
@@ -157,7 +155,7 @@ async fn begun(shared: &Shared, from_ms: u64) -> Result<(), Refused> {
 /// Why a change was not made.
 enum Stopped {
     Store(StoreError),
-    /// The catalog is another one than was looked at.
+    /// The catalog is another one than was looked at, or a node may have joined since that was not asked.
     Other,
 }
 

@@ -16,7 +16,7 @@ use crate::plugin::hooks::Hook;
 pub(super) async fn list(axum::extract::State(shared): State, caller: Caller) -> Outcome {
     let store = shared.api.rollout.store();
     let catalog = store.catalog(&caller.tenant.id).await?;
-    let (reports, live) = (store.reports(&caller.tenant.id).await?, shared.live().await?);
+    let (reports, live) = (store.reports(&caller.tenant.id).await?, shared.live(&caller.tenant.id).await?);
     let plugins = catalog.plugins().iter().map(|(name, entry)| {
         let versions = entry.versions.iter().map(|version| {
             let mut about = described(&catalog, name, version);
@@ -67,7 +67,7 @@ pub(super) async fn about(
         }
         (Err(error), _) => return Err(error.into()),
     };
-    let (reports, live) = (store.reports(tenant).await?, shared.live().await?);
+    let (reports, live) = (store.reports(tenant).await?, shared.live(tenant).await?);
     let nodes = nodes(shared, &catalog, (&reports, &live), name, version.version);
     let mut about = described(&catalog, name, version);
     let is = |state: &str| nodes.values().find(|node| node["state"] == state);

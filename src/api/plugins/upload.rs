@@ -178,7 +178,7 @@ pub(super) async fn upload(
 async fn await_ready(shared: &Shared, tenant: &TenantId, name: &PluginName, id: ContentHash, until: Instant) {
     while Instant::now() < until {
         if let (Ok(reports), Ok(live)) =
-            (shared.api.rollout.store().reports(tenant).await, shared.live().await)
+            (shared.api.rollout.store().reports(tenant).await, shared.live(tenant).await)
             && check(&reports, &live, name, id).err().is_none_or(|error| !error.is_retryable())
         {
             return;

@@ -8,6 +8,7 @@ use clap::Args;
 use http::{HeaderMap, HeaderValue, Method};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::node::{ask, ask_patiently};
 use super::workshop::parse_setting;
@@ -17,6 +18,8 @@ use crate::domain::PluginName;
 
 /// How often the node is asked how far it is.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long nodes may take to prepare a version.
+const TIMEOUT_S: u64 = 900;
 
 /// What to upload.
 #[derive(Debug, Clone, Args)]
@@ -36,6 +39,9 @@ pub struct PushArgs {
     /// Activate it once all nodes have it ready.
     #[arg(long)]
     pub activate: bool,
+    /// How long nodes may take to have it ready. They go on with it after that.
+    #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT_S)]
+    pub timeout_s: u64,
 }
 
 /// Uploads, and waits until all nodes have it ready.
@@ -48,7 +54,12 @@ pub(super) async fn push(args: PushArgs) -> Result<()> {
     let mut about = ask(node, Method::POST, &format!("/{name}"), Some((headers, body))).await?;
     let version = about["version"].as_str().context("the answer names no version")?.to_owned();
     let mut told = false;
+    let until = Instant::now() + Duration::from_secs(args.timeout_s);
     while about["state"] == "preparing" {
+        if Instant::now() >= until {
+            eprintln!();
+            bail!("{}", waited_for(&about, args.timeout_s));
+        }
         told = true;
         eprint!("\r{}", progress(&about));
         tokio::time::sleep(LOOK).await;
@@ -98,9 +109,34 @@ fn progress(about: &Value) -> String {
     format!("ready on {ready} of {} nodes, {seconds} s  ", nodes.len())
 }
 
+/// Why the end is not waited for.
+fn waited_for(about: &Value, seconds: u64) -> String {
+    let nodes = about["nodes"].as_object().into_iter().flatten();
+    let open: Vec<_> =
+        nodes.filter(|(_, node)| node["state"] == "preparing").map(|(name, _)| name.as_str()).collect();
+    let what = match &open[..] {
+        [] => "the node that took it still compiles it".to_owned(),
+        open => format!("it is not ready on {}", open.join(", ")),
+    };
+    format!(
+        "{what} after {seconds} s: see whether it lives and what its log says; `tidegate plugin list` shows how far \
+         it is, and `tidegate plugin activate` switches it on when it is ready"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nodes_that_are_late_are_named() {
+        let nodes = json!({
+            "one": {"state": "ready"}, "two": {"state": "preparing"}, "three": {"state": "preparing"},
+        });
+        let late = waited_for(&json!({ "nodes": nodes }), 900);
+        assert!(late.starts_with("it is not ready on three, two after 900 s: "), "{late}");
+        assert!(waited_for(&json!({"state": "preparing"}), 1).contains("still compiles"));
+    }
 
     #[test]
     fn progress_names_what_is_waited_for() {

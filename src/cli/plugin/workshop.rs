@@ -85,11 +85,8 @@ impl Workshop {
         let Plan { file, settings, plugins } = plan;
         let bytes = std::fs::read(&file).with_context(|| format!("{} cannot be read", file.display()))?;
         let metrics = Metrics::default();
-        let services = Services {
-            backbone: Embedded::new(Arc::new(DirtySet::default())),
-            metrics: metrics.clone(),
-            cut_offs: None,
-        };
+        let services =
+            Services { backbone: Embedded::new(Arc::new(DirtySet::default())), metrics: metrics.clone() };
         let compiler = CompileCommand::this_program().context("this program does not know where it is")?;
         let config = HostConfig { key: key(plugins.folder.as_deref())?, plugins, compiler };
         let host = PluginHost::start(config, services).map_err(anyhow::Error::from)?;

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    BEFORE, CanaryPlan, Catalog, CatalogError, LEAD_MS, MOST_STAGES, On, PLUGINS, STAGES, SlotPlan,
-    StagePlan, VERSIONS, Version,
+    BEFORE, CanaryPlan, Catalog, CatalogError, LEAD_MS, MOST_STAGES, On, PLUGINS, STAGE_KEPT_MS, STAGES,
+    SlotPlan, StagePlan, VERSIONS, Version,
 };
 use crate::domain::PluginName;
 use crate::plugin::hooks::{Hook, Hooks};
@@ -26,6 +26,15 @@ impl Catalog {
         next.prune_versions();
         next.to_bytes()?;
         Ok(next)
+    }
+
+    /// Forgets old stages, with the versions that only they name, as far as it takes for all components to have no
+    /// more than so many bytes; those apart that are kept however old they are.
+    pub fn within(mut self, stored_bytes: u64, now_ms: u64) -> Self {
+        while self.contents().values().sum::<u64>() > stored_bytes && self.drop_stage(STAGES, now_ms) {
+            self.prune_versions();
+        }
+        self
     }
 
     /// Has nodes prepare a version that they may have let go, so that it can be switched on.
@@ -87,24 +96,31 @@ impl Catalog {
 
     /// Takes a version off that keeps failing, if it is on: a candidate loses its part, and in place of an active
     /// version the one comes back that was active before it. `None`: it is not on, or there is none before it.
-    pub fn give_up(&self, name: &PluginName, failed: ContentHash, now_ms: u64) -> Option<Self> {
+    ///
+    /// # Errors
+    /// Where there is one that cannot come back: another plugin has its hook by now, or it was too many changes at
+    /// once.
+    pub fn give_up(
+        &self,
+        name: &PluginName,
+        failed: ContentHash,
+        now_ms: u64,
+    ) -> Result<Option<Self>, CatalogError> {
         let on = self.on(name);
-        let before = &self.plugins.get(name)?.before;
+        let before = self.plugins.get(name).map_or(&[][..], |entry| &entry.before);
         if on.canary.is_some_and(|canary| canary.version == failed) {
             let without = On { canary: None, ..on };
-            return match before.iter().rposition(|before| *before == without) {
-                Some(at) => self.go_back(name, at, now_ms).ok(),
-                None => self.switch(name, without, now_ms).ok(),
+            let next = match before.iter().rposition(|before| *before == without) {
+                Some(at) => self.go_back(name, at, now_ms)?,
+                None => self.switch(name, without, now_ms)?,
             };
+            return Ok(Some(next));
         }
-        if on.active != Some(failed) {
-            return None;
-        }
-        let at = self.fallback(name)?;
+        let Some(at) = self.fallback(name).filter(|_| on.active == Some(failed)) else { return Ok(None) };
         let to = On { canary: None, ..before[at] };
-        let mut next = self.switch(name, to, now_ms).ok()?;
+        let mut next = self.switch(name, to, now_ms)?;
         next.forget_from(name, at);
-        Some(next)
+        Ok(Some(next))
     }
 
     /// Removes a version that is not on. Entries of the time when it was meet what was on after it.
@@ -196,11 +212,19 @@ impl Catalog {
         // Another node's decision may have come a moment before.
         let from_ms = last.map_or(0, |stage| stage.from_ms + 1).max(now_ms + LEAD_MS);
         next.stages.push(StagePlan { from_ms, slots });
-        while next.stages.len() > STAGES && next.stages[1].from_ms <= now_ms {
-            next.stages.remove(0);
-            next.stages[0].from_ms = 0;
-        }
+        let old_ms = now_ms.saturating_sub(STAGE_KEPT_MS);
+        while next.drop_stage(MOST_STAGES, now_ms) || next.drop_stage(STAGES, old_ms) {}
         if next.stages.len() > MOST_STAGES { Err(CatalogError::TooFast) } else { Ok(next) }
+    }
+
+    /// Drops the oldest stage if there are more than so many and the next one began by that moment.
+    fn drop_stage(&mut self, most: usize, by_ms: u64) -> bool {
+        let drops = self.stages.len() > most && self.stages[1].from_ms <= by_ms;
+        if drops {
+            self.stages.remove(0);
+            self.stages[0].from_ms = 0;
+        }
+        drops
     }
 
     fn no_hook_twice(&self, name: &PluginName, on: On, others: &[SlotPlan]) -> Result<(), CatalogError> {

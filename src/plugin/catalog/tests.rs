@@ -56,19 +56,32 @@ fn a_version_is_on_from_its_stage_and_rolled_back_one_change_at_a_time() {
 fn a_candidate_that_fails_loses_its_part_and_a_version_that_fails_its_place() {
     let plugin = name("filter");
     let catalog = filter(&["a", "b", "c"]).activate(&plugin, hash("a"), NOW).unwrap();
-    assert_eq!(catalog.give_up(&plugin, hash("a"), NOW), None, "nothing was before it");
-    assert_eq!(catalog.give_up(&plugin, hash("b"), NOW), None, "it is not on");
+    assert_eq!(catalog.give_up(&plugin, hash("a"), NOW), Ok(None), "nothing was before it");
+    assert_eq!(catalog.give_up(&plugin, hash("b"), NOW), Ok(None), "it is not on");
     let canary = catalog.canary(&plugin, hash("b"), 50, NOW).unwrap();
-    let without = canary.give_up(&plugin, hash("b"), NOW).unwrap();
+    let without = canary.give_up(&plugin, hash("b"), NOW).unwrap().unwrap();
     assert_eq!(without.on(&plugin), on(Some("a"), None));
     assert_eq!(without.plugins()[&plugin].before, [On::default()], "as if it had not been");
     let off_and_on = catalog.deactivate(&plugin, NOW).unwrap().activate(&plugin, hash("b"), NOW).unwrap();
     assert!(off_and_on.is_wanted(&plugin, hash("a")));
-    let back = off_and_on.give_up(&plugin, hash("b"), NOW).unwrap();
+    let back = off_and_on.give_up(&plugin, hash("b"), NOW).unwrap().unwrap();
     assert_eq!(back.on(&plugin), on(Some("a"), None));
-    assert_eq!(back.give_up(&plugin, hash("a"), NOW), None, "what failed does not come back");
+    assert_eq!(back.give_up(&plugin, hash("a"), NOW), Ok(None), "what failed does not come back");
     let both = catalog.activate(&plugin, hash("b"), NOW).unwrap().canary(&plugin, hash("c"), 5, NOW).unwrap();
-    assert_eq!(both.give_up(&plugin, hash("b"), NOW).unwrap().on(&plugin), on(Some("a"), None));
+    let back = both.give_up(&plugin, hash("b"), NOW).unwrap().unwrap();
+    assert_eq!(back.on(&plugin), on(Some("a"), None));
+}
+
+#[test]
+fn what_cannot_come_back_is_told() {
+    let (plugin, other) = (name("filter"), name("other"));
+    let catalog = filter(&["a"]).push(&plugin, version("b", &[Hook::Authenticate])).unwrap();
+    let catalog = catalog.push(&other, version("c", &[Hook::OnPublish])).unwrap();
+    let catalog =
+        catalog.activate(&plugin, hash("a"), NOW).unwrap().activate(&plugin, hash("b"), NOW).unwrap();
+    let taken = catalog.activate(&other, hash("c"), NOW).unwrap();
+    let refused = CatalogError::SameHook { plugin: plugin.clone(), other, hook: "on-publish" };
+    assert_eq!(taken.give_up(&plugin, hash("b"), NOW), Err(refused));
 }
 
 #[test]
@@ -104,16 +117,22 @@ fn what_is_old_goes_unless_it_is_named() {
     let left: Vec<_> = catalog.plugins()[&plugin].versions.iter().map(|known| known.version).collect();
     assert_eq!(left.len(), 10);
     assert!(left.contains(&hash("0")) && left.contains(&hash("29")) && !left.contains(&hash("1")));
-    for (n, text) in ["29", "28"].iter().cycle().take(20).enumerate() {
-        catalog = catalog.activate(&plugin, hash(text), NOW + 10_000 * (n as u64 + 1)).unwrap();
-    }
-    assert_eq!(catalog.stages().len(), 8);
+    let mut switch = |times: usize, hours: u64| {
+        for text in ["29", "28"].iter().cycle().take(times) {
+            catalog = catalog.activate(&plugin, hash(text), NOW + hours * 3_600_000).unwrap();
+        }
+        catalog.stages().len()
+    };
+    // All changes of a day are kept, up to a number; after that the last ones.
+    assert_eq!((switch(20, 1), switch(10, 24), switch(12, 25)), (21, 31, 32));
+    assert_eq!((switch(2, 40), switch(2, 60), switch(2, 1_000)), (25, 8, 8));
     assert_eq!(catalog.stages()[0].from_ms, 0, "older entries meet the oldest");
     // Changes of one moment: a stage that has not begun is not put in place of one that has.
-    for text in ["29", "28", "29", "28", "29", "28", "29", "28", "29", "28", "29", "28"] {
-        catalog = catalog.activate(&plugin, hash(text), NOW + 1_000_000).unwrap();
+    for text in ["29", "28"].iter().cycle().take(31) {
+        catalog = catalog.activate(&plugin, hash(text), NOW + 10_000_000_000).unwrap();
     }
-    assert_eq!(catalog.stages().iter().filter(|stage| stage.from_ms <= NOW + 1_000_000).count(), 1);
+    assert_eq!(catalog.stages().iter().filter(|stage| stage.from_ms <= NOW + 10_000_000_000).count(), 1);
+    assert_eq!(catalog.activate(&plugin, hash("28"), NOW + 10_000_000_000), Err(CatalogError::TooFast));
 }
 
 #[test]

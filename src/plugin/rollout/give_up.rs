@@ -54,14 +54,19 @@ pub(super) async fn give_up(shared: Arc<Shared>, key: Key, served: Served, plugi
             say("and stays cut off, with a trial now and then: there is no earlier version to go back to");
         }
         Ok(Done::Moot) => {}
-        Err(error) => events::plugin_stays_cut_off(tenant, name.as_str(), version, &error.to_string()),
+        Err(error) => {
+            events::plugin_stays_cut_off(tenant, name.as_str(), version, &error.to_string());
+            say(&format!(
+                "and stays cut off, with a trial now and then: it cannot be rolled back, because {error}"
+            ));
+        }
     }
 }
 
 async fn attempt(shared: &Shared, (tenant, name, version): &Key) -> Result<Done, StoreError> {
     let mut done = Done::Moot;
     let changed = shared.store.change(tenant, |catalog, now_ms| -> Result<Catalog, StoreError> {
-        let next = catalog.give_up(name, *version, now_ms);
+        let next = catalog.give_up(name, *version, now_ms)?;
         done = match &next {
             Some(_) => Done::RolledBack,
             None if catalog.on(name).versions().any(|on| on == *version) => Done::NothingBefore,

@@ -1,7 +1,8 @@
 //! What a node keeps of one tenant: its catalog, and each version that it is to have ready.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::AbortHandle;
@@ -11,10 +12,13 @@ use super::Served;
 use crate::backbone::backoff::Backoff;
 use crate::domain::PluginName;
 use crate::plugin::catalog::readiness::{Readiness, Report};
-use crate::plugin::catalog::{Catalog, SlotPlan, Version};
+use crate::plugin::catalog::{Catalog, SlotPlan, StagePlan, Version};
 use crate::plugin::host::Plugin;
 use crate::plugin::prepare::ContentHash;
 use crate::plugin::tables::{Canary, Slot, Stage, Table};
+
+/// How long a node that starts waits for a version that failed and may work after a while.
+const HOLDS: Duration = Duration::from_secs(60);
 
 /// One tenant.
 pub(super) struct Kept {
@@ -34,12 +38,41 @@ pub(super) struct Held {
     pub(super) readiness: Readiness,
     /// What is called: what fails, until it is ready.
     pub(super) plugin: Arc<Plugin>,
+    pub(super) need: Need,
+    /// How often it had been cut off when somebody last saw to it.
+    pub(super) cut_offs: u32,
     /// What prepares it.
     pub(super) task: Option<AbortHandle>,
     pub(super) began: Instant,
-    /// When to try once more, and how long to wait after that.
-    pub(super) again: Option<Instant>,
+    /// When it is to be prepared; `None`: it is being prepared, is ready, or does not work here.
+    pub(super) due: Option<Instant>,
+    /// Since when it has failed for reasons that may pass by themselves.
+    pub(super) failing: Option<Instant>,
+    /// How long to wait after a failure, and while the backbone is away.
     pub(super) backoff: Backoff,
+    pub(super) pause: Backoff,
+}
+
+/// What a version is needed for, the most urgent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Need {
+    /// New entries and clients meet it, or will in a moment.
+    On,
+    /// Entries meet it that are older than the newest stage.
+    Past,
+    /// Somebody may switch it on.
+    Staged,
+}
+
+impl Held {
+    /// Whether a node that starts need not wait for it: it is ready, or known not to work here.
+    pub(super) fn is_settled(&self, now: Instant) -> bool {
+        match self.readiness {
+            Readiness::Preparing { .. } => false,
+            Readiness::Ready => true,
+            Readiness::Failed { .. } => self.failing.is_none_or(|since| now >= since + HOLDS),
+        }
+    }
 }
 
 impl Kept {
@@ -81,16 +114,23 @@ impl Kept {
         Report { at_ms, versions }
     }
 
-    /// Versions that entries or clients meet, and how many of them are neither ready nor known not to work.
-    pub(super) fn awaited(&self) -> (usize, usize) {
-        let slots = self.catalog.stages().iter().flat_map(|stage| &stage.slots);
-        let on: BTreeSet<_> =
-            slots.flat_map(|slot| slot.on.versions().map(|version| (slot.plugin.clone(), version))).collect();
-        let is_open = |key: &(PluginName, ContentHash)| {
-            let held = self.versions.get(key);
-            held.is_some_and(|held| matches!(held.readiness, Readiness::Preparing { .. }))
+    /// Versions that entries or clients meet, and how many of them a node that starts waits for.
+    pub(super) fn awaited(&self, now: Instant) -> (usize, usize) {
+        let met = self.versions.values().filter(|held| held.need != Need::Staged);
+        (met.clone().count(), met.filter(|held| !held.is_settled(now)).count())
+    }
+
+    /// What a version is needed for.
+    pub(super) fn need(&self, name: &PluginName, version: ContentHash) -> Need {
+        let names = |stage: &StagePlan| {
+            let mut slots = stage.slots.iter().filter(|slot| slot.plugin == *name);
+            slots.any(|slot| slot.on.versions().any(|on| on == version))
         };
-        (on.len(), on.iter().filter(|key| is_open(key)).count())
+        match self.catalog.stages().iter().rev().position(names) {
+            Some(0) => Need::On,
+            Some(_) => Need::Past,
+            None => Need::Staged,
+        }
     }
 
     /// Versions that a stage switches on which `before` had not: perhaps after they had been switched off.

@@ -1,20 +1,15 @@
 //! Has one version ready: fetches its bytes, compiles, tries.
 
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::sync::Semaphore;
-use tokio::time::sleep;
 
 use super::{Key, Shared};
-use crate::backbone::backoff::Backoff;
 use crate::domain::TenantId;
 use crate::plugin::catalog::Version;
 use crate::plugin::host::Settings;
 use crate::plugin::prepare::Prepared;
 use crate::plugin::store::StoreError;
 
-/// Versions that are fetched and tried at the same time: each may be a component of 64 MiB.
+/// Versions that are prepared at the same time: each may be a component of 64 MiB.
 pub(super) const AT_ONCE: usize = 2;
 
 /// What came of it.
@@ -24,39 +19,28 @@ pub(super) struct Outcome {
 }
 
 /// Why it is not ready.
-pub(super) struct Unready {
-    pub(super) why: Box<str>,
-    /// It is worth another attempt after a while.
-    pub(super) is_passing: bool,
-}
-
-/// Tries until it is ready or known not to work. While the backbone is away it waits for it. Cancelling stops the
-/// compiler.
-pub(super) async fn prepare(
-    shared: Arc<Shared>,
-    turns: Arc<Semaphore>,
-    key: Key,
-    version: Version,
-    settings: Settings,
-) -> Outcome {
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-    let prepared = loop {
-        let turn = turns.acquire().await;
-        match once(&shared, &key.0, &version, &settings).await {
-            Err(Attempt::Away) => {}
-            Err(Attempt::Failed(unready)) => break Err(unready),
-            Ok(prepared) => break Ok(prepared),
-        }
-        drop(turn);
-        sleep(backoff.delay()).await;
-    };
-    Outcome { key, prepared }
-}
-
-enum Attempt {
-    /// The backbone is.
+pub(super) enum Unready {
+    /// The backbone does not answer.
     Away,
-    Failed(Unready),
+    /// It cannot be prepared.
+    Failed { why: Box<str>, hope: Hope },
+}
+
+/// What may make a version ready that could not be prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hope {
+    /// Time: the node may have been busy.
+    Time,
+    /// Somebody who pushes it again.
+    Push,
+    /// Nothing.
+    None,
+}
+
+/// Tries once. Cancelling stops the compiler.
+pub(super) async fn prepare(shared: Arc<Shared>, key: Key, version: Version, settings: Settings) -> Outcome {
+    let prepared = once(&shared, &key.0, &version, &settings).await;
+    Outcome { key, prepared }
 }
 
 async fn once(
@@ -64,14 +48,15 @@ async fn once(
     tenant: &TenantId,
     version: &Version,
     settings: &Settings,
-) -> Result<Arc<Prepared>, Attempt> {
-    let failed = |why: String, is_passing| Attempt::Failed(Unready { why: why.into(), is_passing });
+) -> Result<Arc<Prepared>, Unready> {
+    let failed = |why: String, hope| Unready::Failed { why: why.into(), hope };
     let bytes = shared.store.code(tenant, version).await.map_err(|error| match error {
-        StoreError::Backbone(error) if error.is_retryable() => Attempt::Away,
-        // Another push may bring them.
-        error => failed(error.to_string(), true),
+        StoreError::Backbone(error) if error.is_retryable() => Unready::Away,
+        error => failed(error.to_string(), Hope::Push),
     })?;
     // Another node has compiled and started it, or it would not be stored.
     let prepared = shared.host.prepare(bytes, settings).await;
-    prepared.map_err(|rejection| failed(rejection.to_string(), rejection.is_perhaps_nodes()))
+    prepared.map_err(|rejection| {
+        failed(rejection.to_string(), if rejection.is_perhaps_nodes() { Hope::Time } else { Hope::None })
+    })
 }

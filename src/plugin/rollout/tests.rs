@@ -4,21 +4,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::backbone::Backbone;
 use crate::backbone::embedded::Embedded;
-use crate::backbone::kv::{KvOp, KvStore};
+use crate::backbone::kv::{KvAnswer, KvOp, KvStore};
+use crate::backbone::overlay::Overlay;
 use crate::backbone::wake::DirtySet;
+use crate::backbone::{Backbone, BackboneError};
 use crate::domain::Offset;
 use crate::domain::keys::{PLUGINS_KEY, plugin_state_key};
 use crate::plugin::catalog::readiness::Readiness;
 use crate::plugin::catalog::{Catalog, CatalogError};
-use crate::plugin::compile::NodeKey;
-use crate::plugin::store::StoreError;
+use crate::plugin::compile::{CompileCommand, NodeKey};
+use crate::plugin::store::{SETTLED_MS, StoreError};
 use crate::plugin::tables::Tables;
 use crate::plugin::tests::{PROBE, compiler, config, message, settings};
 use crate::plugin::{DeliverVerdict, Failure, Hook, HostConfig, Services};
@@ -42,17 +44,21 @@ impl Rig {
     }
 
     fn over(backbone: Arc<Embedded>, node: &str) -> Self {
-        let (tell, cut_offs) = mpsc::channel(10);
-        let services =
-            Services { backbone: backbone.clone(), metrics: Metrics::default(), cut_offs: Some(tell) };
-        let host = HostConfig { plugins: config(), compiler: compiler(), key: NodeKey::random() };
+        Self::with(backbone.clone(), backbone, node, compiler())
+    }
+
+    /// A node that sees `backbone` as `seen`.
+    fn with(backbone: Arc<Embedded>, seen: Arc<dyn Backbone>, node: &str, compiler: CompileCommand) -> Self {
+        let services = Services { backbone: seen.clone(), metrics: Metrics::default() };
+        let host = HostConfig { plugins: config(), compiler, key: NodeKey::random() };
         let host = Arc::new(PluginHost::start(host, services).unwrap());
-        let store = PluginStore::new(backbone.clone());
+        let store = PluginStore::new(seen);
         let Settings { limits, answers, .. } = settings("acme");
         let served = [acme(), other()].map(|tenant| (tenant, Served { limits: limits.clone(), answers }));
         let (_, served) = watch::channel(Arc::new(AllServed::from(served)));
+        let is_alone = node == "one";
         let node = NodeId::parse(node).unwrap();
-        let parts = RolloutParts { host, store: store.clone(), node, served, cut_offs };
+        let parts = RolloutParts { host, store: store.clone(), node, is_alone, served };
         let (keeper, tables) = Tables::new(0);
         let stop = CancellationToken::new();
         let (rollout, task) = Rollout::spawn(parts, keeper, stop.clone());
@@ -192,6 +198,112 @@ async fn a_node_joins_when_what_is_on_is_ready() {
     })
     .await;
     late.end().await;
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_node_waits_for_what_may_work_after_a_while() {
+    let rig = Rig::new();
+    let version = rig.push("hello").await;
+    rig.is_ready(version).await;
+    rig.activate(version).await;
+    // There is no compiler yet.
+    let folder = tempfile::tempdir().unwrap();
+    let compiler = CompileCommand { program: folder.path().join("compiler"), ..compiler() };
+    let program = compiler.program.clone();
+    let late = Rig::with(rig.backbone.clone(), rig.backbone.clone(), "late", compiler);
+    until("it is told", async || {
+        let reports = rig.store.reports(&acme()).await.unwrap();
+        let late = reports.get(&NodeId::parse("late").unwrap());
+        let said = late.and_then(|report| report.versions.get(&version));
+        matches!(said, Some(Readiness::Failed { why }) if why.contains("cannot be started"))
+    })
+    .await;
+    std::os::unix::fs::symlink(std::env::current_exe().unwrap(), program).unwrap();
+    assert!(late.rollout.joined().await);
+    assert!(late.rollout.ready(&acme(), &name(), version).is_some(), "it has joined with its plugin");
+    late.end().await;
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn what_is_on_is_prepared_before_what_may_come() {
+    let rig = Rig::new();
+    let version = rig.push("hello").await;
+    rig.is_ready(version).await;
+    rig.activate(version).await;
+    // Two more that are but staged; the compiler of the other node is never done with them.
+    for plugin in ["a", "b"] {
+        let section = [&[0, 2, 1], plugin.as_bytes()].concat();
+        let bytes = Bytes::from([PROBE, &section[..]].concat());
+        let content = ContentHash::of(&bytes);
+        let (version, settings, length) = (content, BTreeMap::new(), bytes.len() as u64);
+        let staged = Version { version, content, bytes: length, settings, ..self::version("staged") };
+        let plugin = PluginName::parse(plugin).unwrap();
+        rig.store.push(&acme(), &plugin, staged, &bytes, 1 << 30).await.unwrap();
+    }
+    let script = format!(
+        r#"for word; do [ "$last" = --input ] && input=$word; last=$word; done
+        [ $(wc -c < "$input") -eq {} ] || exec sleep 1000
+        exec "$@""#,
+        PROBE.len()
+    );
+    let CompileCommand { program, arguments } = compiler();
+    let before = ["-c".into(), script.into(), "sh".into(), program.into()];
+    let arguments = before.into_iter().chain(arguments).collect();
+    let slow = CompileCommand { program: "/bin/sh".into(), arguments };
+    let late = Rig::with(rig.backbone.clone(), rig.backbone.clone(), "late", slow);
+    until("it has joined", async || *late.rollout.0.joined.borrow()).await;
+    assert!(late.rollout.ready(&acme(), &name(), version).is_some());
+    late.end().await;
+    rig.end().await;
+}
+
+/// Tells when a node has looked for the first time.
+struct Looked {
+    under: Arc<Embedded>,
+    looked: Notify,
+}
+
+#[async_trait]
+impl Overlay for Looked {
+    fn under(&self) -> &Arc<Embedded> {
+        &self.under
+    }
+
+    async fn kv(&self, store: &KvStore, op: KvOp) -> Result<KvAnswer, BackboneError> {
+        let is_look = matches!(&op, KvOp::GetTimed(key) if **key == *"~");
+        let answer = self.under.kv(store, op).await;
+        if is_look {
+            self.looked.notify_one();
+        }
+        answer
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_joins_knows_what_was_decided_without_it() {
+    let rig = Rig::new();
+    let version = rig.push("hello").await;
+    rig.is_ready(version).await;
+    loop {
+        let seen = Arc::new(Looked { under: rig.backbone.clone(), looked: Notify::new() });
+        let late = Rig::with(rig.backbone.clone(), seen.clone(), "late", compiler());
+        let known_ms = rig.backbone.clock().now_ms();
+        seen.looked.notified().await;
+        // By somebody who asked who lives before this node was known.
+        rig.activate(version).await;
+        let is_in_time = rig.backbone.clock().now_ms() <= known_ms + SETTLED_MS;
+        assert!(late.rollout.joined().await);
+        let is_ready = late.rollout.ready(&acme(), &name(), version).is_some();
+        late.end().await;
+        if is_in_time {
+            assert!(is_ready);
+            break;
+        }
+        // The machine is slow: nobody would have been let do that so late.
+        rig.change(|catalog, now_ms| catalog.deactivate(&name(), now_ms)).await;
+    }
     rig.end().await;
 }
 

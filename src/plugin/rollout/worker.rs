@@ -6,24 +6,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::kept::{Held, Kept};
-use super::preparing::{AT_ONCE, Outcome, prepare};
-use super::{AllServed, Key, LOOK, Served, Shared, give_up};
+use super::kept::{Held, Kept, Need};
+use super::preparing::{AT_ONCE, Hope, Outcome, Unready, prepare};
+use super::{AllServed, LOOK, Served, Shared, give_up};
 use crate::backbone::BackboneError;
 use crate::backbone::backoff::Backoff;
 use crate::domain::{PluginName, TenantId};
 use crate::plugin::catalog::readiness::{Readiness, Report};
 use crate::plugin::catalog::{Catalog, Version};
 use crate::plugin::hooks::{Hook, Hooks};
-use crate::plugin::host::Plugin;
 use crate::plugin::log::Level;
 use crate::plugin::prepare::ContentHash;
-use crate::plugin::store::{Marked, parse};
+use crate::plugin::store::{Marked, SETTLED_MS, parse};
 use crate::plugin::tables::{Slot, Stage, Table, TablesKeeper};
 use crate::telemetry::{Label as _, events};
 
@@ -36,6 +34,9 @@ const REPEAT: Duration = Duration::from_secs(60);
 /// When a version is tried again that did not work for a reason that may pass, at first and at most.
 const AGAIN: Duration = Duration::from_secs(10);
 const AGAIN_MOST: Duration = Duration::from_secs(600);
+/// When it is tried again while the backbone is away, at first and at most.
+const AWAY: Duration = Duration::from_millis(100);
+const AWAY_MOST: Duration = Duration::from_secs(5);
 /// How often a node that starts says how far it is.
 const PROGRESS: Duration = Duration::from_secs(5);
 /// Rollbacks under way.
@@ -45,14 +46,16 @@ const ROLLBACKS: usize = 64;
 pub(super) struct Worker {
     shared: Arc<Shared>,
     keeper: TablesKeeper,
-    cut_offs: mpsc::Receiver<Arc<Plugin>>,
     served: Arc<AllServed>,
     /// The mark that goes with what was read; `None`: not all was read.
     mark: Option<Option<Bytes>>,
     /// Up to which moment stages are known.
     known_ms: u64,
+    is_alone: bool,
+    /// The moment of the first look, and whether all is known that was decided without this node.
+    first_ms: Option<u64>,
+    is_settled: bool,
     tenants: BTreeMap<TenantId, Kept>,
-    turns: Arc<Semaphore>,
     preparations: JoinSet<Outcome>,
     rollbacks: JoinSet<()>,
     has_joined: bool,
@@ -61,20 +64,17 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        keeper: TablesKeeper,
-        cut_offs: mpsc::Receiver<Arc<Plugin>>,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, keeper: TablesKeeper, is_alone: bool) -> Self {
         Self {
             shared,
             keeper,
-            cut_offs,
             served: Arc::default(),
             mark: None,
             known_ms: 0,
+            is_alone,
+            first_ms: None,
+            is_settled: false,
             tenants: BTreeMap::new(),
-            turns: Arc::new(Semaphore::new(AT_ONCE)),
             preparations: JoinSet::new(),
             rollbacks: JoinSet::new(),
             has_joined: false,
@@ -98,9 +98,9 @@ impl Worker {
                     if let Ok(outcome) = done {
                         self.prepared(outcome);
                     }
+                    self.prepare_next();
                 }
                 Some(_) = self.rollbacks.join_next() => {}
-                Some(plugin) = self.cut_offs.recv() => self.roll_back(plugin),
             }
         }
         self.preparations.shutdown().await;
@@ -117,8 +117,9 @@ impl Worker {
                 }
             }
         }
-        self.try_again();
+        self.prepare_next();
         self.join();
+        self.roll_back();
         // What is not said now is said at the next turn.
         let _ = timeout(PATIENCE, self.report()).await;
     }
@@ -133,7 +134,8 @@ impl Worker {
             self.served = served;
         }
         let known_ms = marked.known_ms();
-        let Marked { mark, .. } = marked;
+        let Marked { mark, at_ms } = marked;
+        self.is_settled = self.is_alone || at_ms > *self.first_ms.get_or_insert(at_ms) + SETTLED_MS;
         self.mark = Some(mark);
         self.known_ms = known_ms;
         if self.has_joined {
@@ -190,8 +192,9 @@ impl Worker {
             .collect();
         for (name, version) in wanted {
             let key = (name, version.version);
-            let held = old.remove(&key).unwrap_or_else(|| self.begin(&tenant, &kept.served, &key.0, version));
-            kept.versions.insert(key, held);
+            let need = kept.need(&key.0, key.1);
+            let held = old.remove(&key).unwrap_or_else(|| self.hold(&tenant, &kept.served, &key.0, version));
+            kept.versions.insert(key, Held { need, ..held });
         }
         for key in kept.newly_on(&before) {
             self.anew(&tenant, &mut kept, &key);
@@ -211,6 +214,7 @@ impl Worker {
         let prepared = Arc::clone(held.plugin.prepared());
         let again = self.shared.host.bind(prepared, served.settings(tenant, &key.0, &held.version));
         let was = std::mem::replace(&mut held.plugin, again);
+        held.cut_offs = 0;
         self.shared.host.retire(&was);
         let plugin = Arc::clone(&held.plugin);
         self.shared.ready().insert((tenant.clone(), key.0.clone(), key.1), plugin);
@@ -254,39 +258,46 @@ impl Worker {
         self.tenants.insert(tenant, Kept { raw, is_news: true, ..Kept::new(served) });
     }
 
-    /// Begins to prepare a version.
-    fn begin(&mut self, tenant: &TenantId, served: &Served, name: &PluginName, version: Version) -> Held {
+    /// A version that is to be prepared.
+    fn hold(&self, tenant: &TenantId, served: &Served, name: &PluginName, version: Version) -> Held {
         let settings = served.settings(tenant, name, &version);
         let plugin = self.shared.host.absent(version.content, version.hooks, settings);
         let since_ms = self.shared.store.backbone().clock().now_ms();
-        let readiness = Readiness::Preparing { since_ms };
-        let (began, backoff) = (Instant::now(), Backoff::new(AGAIN, AGAIN_MOST));
-        let mut held = Held { version, readiness, plugin, task: None, began, again: None, backoff };
-        self.start(tenant, served, name, &mut held);
-        held
-    }
-
-    fn start(&mut self, tenant: &TenantId, served: &Served, name: &PluginName, held: &mut Held) {
-        let key = (tenant.clone(), name.clone(), held.version.version);
-        let settings = served.settings(tenant, name, &held.version);
-        let (shared, turns) = (Arc::clone(&self.shared), Arc::clone(&self.turns));
-        let task = prepare(shared, turns, key, held.version.clone(), settings);
-        (held.began, held.again) = (Instant::now(), None);
-        held.task = Some(self.preparations.spawn(task));
-    }
-
-    /// Tries those again that may work by now.
-    fn try_again(&mut self) {
         let now = Instant::now();
-        let mut tenants = std::mem::take(&mut self.tenants);
-        for (tenant, Kept { served, versions, .. }) in &mut tenants {
-            for ((name, _), held) in versions {
-                if held.again.is_some_and(|again| again <= now) {
-                    self.start(tenant, served, name, held);
-                }
-            }
+        Held {
+            version,
+            readiness: Readiness::Preparing { since_ms },
+            plugin,
+            need: Need::Staged,
+            cut_offs: 0,
+            task: None,
+            began: now,
+            due: Some(now),
+            failing: None,
+            backoff: Backoff::new(AGAIN, AGAIN_MOST),
+            pause: Backoff::new(AWAY, AWAY_MOST),
         }
-        self.tenants = tenants;
+    }
+
+    /// Begins preparations that are due, the most urgent first, as long as few are under way.
+    fn prepare_next(&mut self) {
+        let now = Instant::now();
+        while self.preparations.len() < AT_ONCE {
+            let held = self.tenants.iter_mut().flat_map(|(tenant, kept)| {
+                let served = &kept.served;
+                kept.versions.iter_mut().map(move |((name, _), held)| (tenant, served, name, held))
+            });
+            let due = held.filter(|(.., held)| held.due.is_some_and(|due| due <= now));
+            let Some((tenant, served, name, held)) = due.min_by_key(|(.., held)| (held.need, held.due))
+            else {
+                return;
+            };
+            let key = (tenant.clone(), name.clone(), held.version.version);
+            let settings = served.settings(tenant, name, &held.version);
+            let task = prepare(Arc::clone(&self.shared), key, held.version.clone(), settings);
+            (held.began, held.due) = (now, None);
+            held.task = Some(self.preparations.spawn(task));
+        }
     }
 
     /// A preparation has ended.
@@ -300,24 +311,29 @@ impl Worker {
         if held.readiness == Readiness::Ready {
             return;
         }
+        let now = Instant::now();
         match prepared {
+            Err(Unready::Away) => {
+                held.due = Some(now + held.pause.delay());
+                return;
+            }
             Ok(prepared) => {
+                held.due = None;
                 let settings = kept.served.settings(tenant, name, &held.version);
                 held.plugin = self.shared.host.bind(prepared, settings);
                 held.readiness = Readiness::Ready;
                 events::plugin_ready(tenant, name.as_str(), version, held.began.elapsed());
                 self.shared.ready().insert(key.clone(), Arc::clone(&held.plugin));
             }
-            Err(unready) => {
-                let failed = Readiness::Failed { why: unready.why };
-                held.again = unready.is_passing.then(|| Instant::now() + held.backoff.delay());
+            Err(Unready::Failed { why, hope }) => {
+                held.due = (hope != Hope::None).then(|| now + held.backoff.delay());
+                held.failing = (hope == Hope::Time).then(|| held.failing.unwrap_or(now));
                 // It is told once, however often it is tried.
+                let failed = Readiness::Failed { why: why.clone() };
                 if held.readiness == failed {
                     return;
                 }
-                if let Readiness::Failed { why } = &failed {
-                    events::plugin_not_ready(tenant, name.as_str(), version, why);
-                }
+                events::plugin_not_ready(tenant, name.as_str(), version, &why);
                 held.readiness = failed;
             }
         }
@@ -339,10 +355,11 @@ impl Worker {
 
     /// The node joins once all that is on was read and is ready, or known not to work here.
     fn join(&mut self) {
-        if self.has_joined || self.mark.is_none() {
+        if self.has_joined || self.mark.is_none() || !self.is_settled {
             return;
         }
-        let awaited = self.tenants.values().map(Kept::awaited);
+        let now = Instant::now();
+        let awaited = self.tenants.values().map(|kept| kept.awaited(now));
         let (all, open) = awaited.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
         if open == 0 {
             self.has_joined = true;
@@ -377,16 +394,20 @@ impl Worker {
         }
     }
 
-    fn roll_back(&mut self, plugin: Arc<Plugin>) {
-        let Some(kept) = self.tenants.get(plugin.tenant()) else { return };
-        // One that is bound for something else, as a replay, is nobody's concern.
-        let found = kept.versions.iter().find(|(_, held)| Arc::ptr_eq(&held.plugin, &plugin));
-        let Some(((name, version), _)) = found else { return };
-        if self.rollbacks.len() >= ROLLBACKS {
-            return;
+    /// Rolls back what was cut off since it was last looked at.
+    fn roll_back(&mut self) {
+        for (tenant, Kept { served, versions, .. }) in &mut self.tenants {
+            for ((name, version), held) in versions {
+                let cut_offs = held.plugin.cut_offs();
+                if cut_offs == held.cut_offs || self.rollbacks.len() >= ROLLBACKS {
+                    continue;
+                }
+                held.cut_offs = cut_offs;
+                let (shared, key) = (Arc::clone(&self.shared), (tenant.clone(), name.clone(), *version));
+                let plugin = Arc::clone(&held.plugin);
+                self.rollbacks.spawn(give_up::give_up(shared, key, served.clone(), plugin));
+            }
         }
-        let key: Key = (plugin.tenant().clone(), name.clone(), *version);
-        self.rollbacks.spawn(give_up::give_up(Arc::clone(&self.shared), key, kept.served.clone(), plugin));
     }
 }
 

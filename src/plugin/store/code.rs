@@ -23,7 +23,7 @@ const PREFIX: &str = "code:";
 
 impl PluginStore {
     /// Stores a component's bytes and adds the version to the tenant's catalog. `stored_bytes` is what all of the
-    /// tenant's components may have. Cancelled, pieces may be left; the next upload removes them.
+    /// tenant's components may have; old stages go where they are more. Cancelled, pieces may be left; the next upload removes them.
     pub async fn push(
         &self,
         tenant: &TenantId,
@@ -38,7 +38,8 @@ impl PluginStore {
         let pushed = async {
             let catalog = self.catalog(tenant).await?;
             // Says what is wrong before anything is written.
-            let next = catalog.push(name, version.clone())?;
+            let now_ms = self.backbone.clock().now_ms();
+            let next = catalog.push(name, version.clone())?.within(stored_bytes, now_ms);
             self.sweep(tenant, &catalog.contents().into_keys().collect()).await?;
             if next.contents().values().sum::<u64>() > stored_bytes {
                 return Err(StoreError::OverQuota { limit: stored_bytes });
@@ -52,7 +53,7 @@ impl PluginStore {
             }
             self.change(tenant, |catalog, now_ms| {
                 let version = Version { uploaded_ms: now_ms, ..version.clone() };
-                catalog.push(name, version).map_err(StoreError::from)
+                Ok(catalog.push(name, version)?.within(stored_bytes, now_ms))
             })
             .await
         };

@@ -82,6 +82,27 @@ async fn what_nobody_names_makes_room() {
 }
 
 #[tokio::test]
+async fn old_stages_make_room() {
+    let (store, acme) = (store(), acme());
+    for n in 0..12 {
+        let bytes = code(n, 100_000);
+        push(&store, &bytes, 1 << 30).await.unwrap();
+        let id = version(&bytes).version;
+        let changed = store.change(&acme, |catalog, now_ms| {
+            let at_ms = now_ms - 3_600_000 + u64::from(n) * 1_000;
+            catalog.activate(&name(), id, at_ms).map_err(StoreError::from)
+        });
+        changed.await.unwrap();
+    }
+    let stages = async || store.catalog(&acme).await.unwrap().stages().len();
+    assert_eq!(stages().await, 12);
+    push(&store, &code(100, 100_000), 1_100_000).await.unwrap();
+    assert_eq!(stages().await, 10);
+    let refused = push(&store, &code(101, 100_000), 700_000).await;
+    assert_eq!(refused, Err(StoreError::OverQuota { limit: 700_000 }), "the last ones are kept");
+}
+
+#[tokio::test]
 async fn one_upload_of_a_tenant_is_stored_at_a_time() {
     let store = store();
     let lease = crate::domain::keys::plugin_upload_lease(&acme());

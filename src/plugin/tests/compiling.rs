@@ -47,11 +47,8 @@ async fn what_does_not_compile_is_refused_with_the_reason() {
 
 #[tokio::test]
 async fn a_compiler_that_is_not_there_is_the_nodes_fault() {
-    let services = Services {
-        backbone: Embedded::new(Arc::new(DirtySet::default())),
-        metrics: Metrics::default(),
-        cut_offs: None,
-    };
+    let services =
+        Services { backbone: Embedded::new(Arc::new(DirtySet::default())), metrics: Metrics::default() };
     let compiler = CompileCommand { program: "/nonexistent/tidegate".into(), arguments: Vec::new() };
     let config = HostConfig { plugins: config(), compiler, key: NodeKey::random() };
     let host = PluginHost::start(config, services).unwrap();
@@ -74,11 +71,8 @@ async fn machine_code_is_kept_and_believed_only_if_it_is_ours() {
 
     // With no compiler at hand only what is kept can be had.
     let start = |key: &[u8]| {
-        let services = Services {
-            backbone: Embedded::new(Arc::new(DirtySet::default())),
-            metrics: Metrics::default(),
-            cut_offs: None,
-        };
+        let services =
+            Services { backbone: Embedded::new(Arc::new(DirtySet::default())), metrics: Metrics::default() };
         let compiler = CompileCommand { program: "/nonexistent/tidegate".into(), arguments: Vec::new() };
         let config = HostConfig { plugins: plugins.clone(), compiler, key: NodeKey::new(key) };
         PluginHost::start(config, services).unwrap()
@@ -99,15 +93,27 @@ async fn machine_code_is_kept_and_believed_only_if_it_is_ours() {
 }
 
 #[tokio::test]
+async fn what_does_not_start_is_not_kept() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("plugins");
+    let plugins = PluginsConfig { folder: Some(folder.clone()), ..config() };
+    let rig = Rig::with(plugins, NodeKey::random());
+    let trap = session(&format!("{NOTHING} (func $s unreachable) (start $s)"));
+    for refused in [trap, super::guests::wrong_types(), invalid()] {
+        rig.refused(&refused).await;
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    }
+    rig.plugin(&session(NOTHING), settings("acme")).await;
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "what starts is");
+}
+
+#[tokio::test]
 async fn a_folder_that_others_can_write_to_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let plugins = PluginsConfig { folder: Some(folder.path().to_owned()), ..config() };
-    let services = Services {
-        backbone: Embedded::new(Arc::new(DirtySet::default())),
-        metrics: Metrics::default(),
-        cut_offs: None,
-    };
+    let services =
+        Services { backbone: Embedded::new(Arc::new(DirtySet::default())), metrics: Metrics::default() };
     let config = HostConfig { plugins, compiler: compiler(), key: NodeKey::random() };
     let refused = PluginHost::start(config, services).err().expect("refused").to_string();
     assert!(refused.contains("nobody else can write"), "{refused}");

@@ -72,15 +72,26 @@ async fn too_many_calls_are_turned_away() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_keeps_failing_is_cut_off_and_told_of() {
-    let mut rig = Rig::new();
+async fn a_component_waits_for_its_start_while_there_is_much_to_do() {
+    let rig = Rig::new();
+    let limits = TenantPlugins { concurrency: 1, queue: 1, ..settings("acme").limits };
+    let patient = Settings { limits, ..settings("acme") };
+    let limits = TenantPlugins { deadline: Duration::from_millis(100), ..patient.limits.clone() };
+    let probe = rig.plugin(PROBE, Settings { limits, ..settings("acme") }).await;
+    let busy = (0..10).map(|_| rig.host.deliver(&probe, vec![message("loop"); 2]));
+    let starts = rig.host.prepare(Bytes::from_static(PROBE), &patient);
+    let (started, _) = tokio::join!(starts, futures_util::future::join_all(busy));
+    started.unwrap();
+}
+
+#[tokio::test]
+async fn a_plugin_that_keeps_failing_is_cut_off() {
+    let rig = Rig::new();
     let probe = rig.probe().await;
     let answers = rig.host.deliver(&probe, vec![message("trap"); 30]).await;
     assert!(answers[..20].iter().all(|answer| matches!(answer, Err(Failure::Trap(_)))), "{answers:?}");
     assert!(answers[20..].contains(&Err(Failure::CutOff)), "{answers:?}");
-    assert!(probe.is_cut_off());
-    let told = rig.cut_offs.recv().await.unwrap();
-    assert_eq!(told.name(), "probe");
+    assert!(probe.is_cut_off() && probe.cut_offs() == 1);
     // A new binding, which a rollback is, begins anew.
     let again = rig.host.bind(Arc::clone(probe.prepared()), settings("acme"));
     assert_eq!(rig.host.deliver(&again, vec![message("plain")]).await, [Ok(DeliverVerdict::Accept)]);

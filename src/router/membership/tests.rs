@@ -176,11 +176,28 @@ async fn a_clean_stop_takes_the_record_away_even_while_a_heartbeat_hangs() {
     }
 }
 
+#[tokio::test]
+async fn who_is_asked_names_all_that_live_and_whom_they_may_serve() {
+    let backbone = Nodes::new();
+    backbone.put(&node("acme-only"), r#"{"tenants": ["acme"]}"#);
+    backbone.put(&node("older"), "{}");
+    backbone.put(&node("newer"), r#"{"tenants": "all"}"#);
+    let record = NodeRecord { tenants: Some(BTreeSet::new()), ..NodeRecord::new(None) };
+    let other = TenantId::parse("other").unwrap();
+    let asked = ask(&backbone, &node("none"), &record).await.unwrap();
+    let may_serve: Vec<_> =
+        asked.iter().map(|(id, record)| (id.as_str(), record.may_serve(&other))).collect();
+    assert_eq!(may_serve, [("acme-only", false), ("older", true), ("newer", true), ("none", false)]);
+}
+
 #[test]
 fn a_record_survives_its_json() {
     let record = NodeRecord { draining: true, weight: 7, ..NodeRecord::new(Some("wss://x".into())) };
     let json = serde_json::to_string(&record).unwrap();
     assert_eq!(json, r#"{"v":1,"url":"wss://x","weight":7,"draining":true}"#);
+    let tenants = Some(BTreeSet::from([TenantId::parse("acme").unwrap()]));
+    let saying = NodeRecord { tenants, ..record.clone() };
+    assert_eq!(serde_json::from_str::<NodeRecord>(&serde_json::to_string(&saying).unwrap()).unwrap(), saying);
     assert_eq!(serde_json::from_str::<NodeRecord>(&json).unwrap(), record);
     assert_eq!(serde_json::from_str::<NodeRecord>("{}").unwrap(), NodeRecord::new(None));
 }

@@ -26,15 +26,13 @@ fn host() -> PluginHost {
         workers: NonZeroUsize::new(2).unwrap(),
         instances: 16,
         folder: Some(code()),
+        folder_bytes: 1 << 40,
         compile_timeout: Duration::from_secs(600),
         compile_memory: 2 << 30,
     };
     let compiler = CompileCommand { program: TIDEGATE.into(), arguments: vec!["compile-plugin".into()] };
-    let services = Services {
-        backbone: Embedded::new(Arc::new(DirtySet::default())),
-        metrics: Metrics::default(),
-        cut_offs: None,
-    };
+    let services =
+        Services { backbone: Embedded::new(Arc::new(DirtySet::default())), metrics: Metrics::default() };
     let key = NodeKey::new(&CODE_KEY);
     PluginHost::start(HostConfig { plugins, compiler, key }, services).unwrap()
 }

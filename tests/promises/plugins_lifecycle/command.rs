@@ -80,6 +80,29 @@ async fn a_plugin_lives_its_life_from_the_command_line() {
 }
 
 #[tokio::test]
+async fn a_push_waits_for_nodes_and_not_for_ever() {
+    proven(async {
+        let mut cluster = Cluster::start(&config(), &[]).await?;
+        // A node that lives, as far as anybody knows, and does nothing.
+        let far_ms = cluster.backend.push("demo", "room:1", "now").await?.ms + 3_600_000;
+        let record = json!({ "record": "{}", "seen_ms": far_ms }).to_string();
+        cluster.backend.run(&["HSET", "tg:sys:nodes", "mute", &record].map(str::as_bytes)).await?;
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("probe.wasm");
+        std::fs::write(&file, PROBE)?;
+        let file = file.to_str().context("a path that is text")?;
+        let push = ["push", file, "--name", "probe", "--timeout-s", "0"];
+        let late = eventually("nothing but the mute node is waited for", || async {
+            let why = fail(&cluster.nodes[0], &push).await.ok()?;
+            why.contains("not ready on mute after").then_some(why)
+        });
+        ensure!(late.await?.contains("tidegate plugin list"), "it says where to look");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_log_is_followed() {
     proven(async {
         let (node, _backend) = embedded(config()).await?;

@@ -34,6 +34,22 @@ async fn a_version_is_switched_on_when_every_live_node_has_it_ready() {
 }
 
 #[tokio::test]
+async fn a_node_that_does_not_serve_the_tenant_is_not_waited_for() {
+    proven(async {
+        let cluster = Cluster::start(&config(), &[]).await?;
+        let elsewhere = NodeConfig::default().admin().tenant("other", TenantConfig::default());
+        let _elsewhere = start(&cluster, elsewhere, "elsewhere").await?;
+        let one = &cluster.nodes[0];
+        let version = push(one, "one").await?;
+        let about = until_state(one, &version, "ready").await?;
+        ensure!(about["nodes"] == json!({"one": {"state": "ready"}, "two": {"state": "ready"}}), "{about}");
+        activate(one, &version).await?;
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_a_node_said_that_is_gone_counts_for_nothing() {
     proven(async {
         let mut cluster = Cluster::start(&config(), &[]).await?;

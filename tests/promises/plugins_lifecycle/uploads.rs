@@ -233,42 +233,66 @@ async fn one_upload_of_a_tenant_is_under_way_at_a_time() {
     .await;
 }
 
-#[tokio::test]
-async fn a_hostile_upload_holds_up_neither_the_node_nor_its_tenants() {
-    proven(async {
-        let (node, mut backend) = embedded(config().plugins("compile_timeout_ms", 3_000)).await?;
-        // Many functions, each with much to compile.
-        let body =
-            "(local.set 0 (i32.add (local.get 0) (i32.mul (local.get 0) (i32.const 7))))".repeat(2_000);
-        let functions = format!("(func (param i32) {body})").repeat(60);
-        let dear = starting(&functions);
-        let ((uploaded, took), listed) = tokio::join!(
-            async {
-                let began = tokio::time::Instant::now();
-                (upload(&node, "dear", &dear).await, began.elapsed())
-            },
-            async {
-                let mut client = crate::harness::subscriber(&node, "ada", "room:1", false).await?;
-                for n in 0..20 {
-                    backend.push("demo", "room:1", format!("m{n}")).await?;
-                    ensure!(client.message().await?.text() == format!("m{n}"), "messages flow");
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                get(&node, "").await
-            },
-        );
-        listed?;
-        let uploaded = uploaded?;
-        ensure!([201, 202, 422].contains(&uploaded.status), "{took:?} {}", uploaded.text());
-        let version = uploaded.json()?["version"].as_str().unwrap_or_default().to_owned();
-        if uploaded.status == 202 {
-            // It ends one way or the other.
-            eventually("it ends", || async {
-                let about = get(&node, &format!("/dear/{version}")).await.ok()?;
-                (about["state"] != "preparing").then_some(())
-            })
-            .await?;
+/// A component that starts, and has much to compile beside: some 24 MB of arithmetic, more than a second of any
+/// processor's time.
+fn dear() -> Vec<u8> {
+    let leb = |mut number: usize| {
+        let mut bytes = Vec::new();
+        while number > 0x7f {
+            bytes.push(number as u8 | 0x80);
+            number >>= 7;
         }
+        bytes.push(number as u8);
+        bytes
+    };
+    let sized = |bytes: &[u8]| [&leb(bytes.len())[..], bytes].concat();
+    let section = |id: u8, bytes: &[u8]| [&[id][..], &sized(bytes)].concat();
+    // local 0 = local 0 + local 0 * 7
+    let sum = [0x20, 0, 0x20, 0, 0x41, 7, 0x6c, 0x6a, 0x21, 0];
+    let function = sized(&[&[0][..], &sum.repeat(2_000), &[0x0b]].concat());
+    let count = leb(1_200);
+    let module = [
+        &b"\0asm\x01\0\0\0"[..],
+        &section(1, &[1, 0x60, 1, 0x7f, 0]),
+        &section(3, &[&count[..], &[0; 1_200]].concat()),
+        &section(10, &[&count[..], &function.repeat(1_200)].concat()),
+    ];
+    [starting(""), section(1, &module.concat())].concat()
+}
+
+#[tokio::test]
+async fn a_hostile_upload_is_refused_and_holds_up_neither_the_node_nor_its_tenants() {
+    proven(async {
+        let (node, mut backend) = embedded(config().plugins("compile_timeout_ms", 1_000)).await?;
+        let dear = dear();
+        let (uploaded, delivered) = tokio::join!(upload(&node, "dear", &dear), async {
+            let mut client = crate::harness::subscriber(&node, "ada", "room:1", false).await?;
+            for n in 0..20 {
+                backend.push("demo", "room:1", format!("m{n}")).await?;
+                ensure!(client.message().await?.text() == format!("m{n}"), "messages flow");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            get(&node, "").await
+        });
+        delivered?;
+        let (uploaded, mut why) = (uploaded?, String::new());
+        let said = uploaded.json()?;
+        match uploaded.status {
+            422 => why += said["error"].as_str().unwrap_or_default(),
+            // It was not over when the answer was due.
+            202 => {
+                let version = said["version"].as_str().unwrap_or_default();
+                let ended = eventually("it ends", || async {
+                    let about = get(&node, &format!("/dear/{version}")).await.ok()?;
+                    (about["state"] != "preparing").then_some(about)
+                });
+                let about = ended.await?;
+                ensure!(about["state"] == "failed" && about["stored"] == false, "{about}");
+                why += about["why"].as_str().unwrap_or_default();
+            }
+            status => anyhow::bail!("{status} {said}"),
+        }
+        ensure!(why.contains("does not compile within 1 s"), "{why}");
         Ok(())
     })
     .await;
