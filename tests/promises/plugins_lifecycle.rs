@@ -13,6 +13,7 @@ use tidegate_support::{eventually, proven};
 use crate::harness::{Cluster, TIDEGATE, embedded};
 
 mod command;
+mod cutover;
 mod nodes;
 mod switching;
 mod uploads;
