@@ -11,6 +11,7 @@ mod classes;
 mod clients;
 mod messages;
 mod outside;
+mod replays;
 mod routing;
 mod versions;
 
@@ -21,7 +22,7 @@ const ASKS: &[u8] = include_bytes!("../../plugins/http-authenticator/http-authen
 /// Signed tokens with roles: `plugins/authenticator`.
 const AUTHENTICATOR: &[u8] = include_bytes!("../../plugins/authenticator/authenticator.wasm");
 /// Whispers: `plugins/personal-view`.
-const PERSONAL: &[u8] = include_bytes!("../../plugins/personal-view/personal-view.wasm");
+pub(crate) const PERSONAL: &[u8] = include_bytes!("../../plugins/personal-view/personal-view.wasm");
 /// Prices by class: `plugins/price-by-class`.
 const PRICES: &[u8] = include_bytes!("../../plugins/price-by-class/price-by-class.wasm");
 
@@ -40,7 +41,7 @@ fn classy(user: &str, class: &str) -> Options {
 }
 
 /// A user as the probe takes tokens: `<user>` or `<user>/<class>`, for rooms alone.
-fn known(token: &str) -> Options {
+pub(crate) fn known(token: &str) -> Options {
     Options::token(token)
 }
 
@@ -56,7 +57,7 @@ async fn next(client: &mut Client) -> Result<Value> {
 }
 
 /// Calls of a hook that came to this, on one node.
-async fn calls(node: &Node, hook: &str, outcome: &str) -> Result<u64> {
+pub(crate) async fn calls(node: &Node, hook: &str, outcome: &str) -> Result<u64> {
     let text = node.admin_get("/metrics").await?.text();
     let (hook, outcome) = (format!("hook=\"{hook}\""), format!("outcome=\"{outcome}\""));
     let of_hook = |line: &&str| {
