@@ -14,6 +14,7 @@ use crate::harness::{Cluster, TIDEGATE, embedded};
 
 mod command;
 mod cutover;
+mod failing;
 mod nodes;
 mod switching;
 mod uploads;
