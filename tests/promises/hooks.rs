@@ -7,6 +7,8 @@ use tidegate_support::client::{Client, Message, Options};
 use tidegate_support::config::{NodeConfig, TenantConfig, classy_token};
 use tidegate_support::node::Node;
 
+use crate::harness;
+
 mod classes;
 mod clients;
 mod messages;
@@ -35,14 +37,24 @@ fn config(tenant: TenantConfig) -> NodeConfig {
     NodeConfig::default().tenant("demo", tenant)
 }
 
+/// Heartbeats so far apart that a client may be left unread while a version is compiled.
+fn unhurried(options: Options) -> Options {
+    Options { ping_ms: Some(300_000), ..options }
+}
+
+/// A user as nodes take tokens by themselves.
+pub(crate) fn user(name: &str) -> Options {
+    unhurried(harness::user(name))
+}
+
 /// A user of a class.
 fn classy(user: &str, class: &str) -> Options {
-    Options::token(classy_token(user, class))
+    unhurried(Options::token(classy_token(user, class)))
 }
 
 /// A user as the probe takes tokens: `<user>` or `<user>/<class>`, for rooms alone.
 pub(crate) fn known(token: &str) -> Options {
-    Options::token(token)
+    unhurried(Options::token(token))
 }
 
 /// A payload: an object, or text.

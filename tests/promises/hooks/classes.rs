@@ -7,8 +7,8 @@ use tidegate_support::client::{Client, Message};
 use tidegate_support::plugins::{put_off, put_on};
 use tidegate_support::proven;
 
-use super::{PERSONAL, PRICES, PROBE, calls, classy, config, data, next, patient};
-use crate::harness::{Cluster, client, embedded, messages, silent, user};
+use super::{PERSONAL, PRICES, PROBE, calls, classy, config, data, next, patient, user};
+use crate::harness::{Cluster, client, embedded, messages, silent};
 
 /// A message with a price for each class.
 const LAMP: &str = r#"{"item":"lamp","prices":{"gold":900,"standard":1000}}"#;

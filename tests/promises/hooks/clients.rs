@@ -13,8 +13,8 @@ use tidegate_support::plugins::{put_off, put_on};
 use tidegate_support::redis_faults::Backend;
 use tidegate_support::{eventually, http, proven};
 
-use super::{AUTHENTICATOR, PROBE, calls, config, data, known, next, patient};
-use crate::harness::{Cluster, client, embedded, messages, silent, user};
+use super::{AUTHENTICATOR, PROBE, calls, config, data, known, next, patient, user};
+use crate::harness::{Cluster, client, embedded, messages, silent};
 
 /// Signs tokens of `plugins/authenticator`.
 const SECRET: &str = "a secret of the tests";

@@ -4,8 +4,8 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use tidegate_support::http::Answer;
 use tidegate_support::node::Node;
-use tidegate_support::plugins::{act, push};
-use tidegate_support::{eventually, proven};
+use tidegate_support::plugins::{READY, act, push};
+use tidegate_support::{proven, within};
 
 use super::{PERSONAL, PRICES, config, patient};
 use crate::harness::embedded;
@@ -16,7 +16,7 @@ async fn replay(node: &Node, version: &str, to: Option<(&str, &str)>) -> Result<
     if let Some((scope, who)) = to {
         ask[scope] = who.into();
     }
-    eventually("a version to replay", || async {
+    within(READY, "a version to replay", || async {
         let answer = act(node, "views", "replay", &ask).await.ok()?;
         (answer.status != 409).then_some(answer)
     })

@@ -25,7 +25,7 @@ async fn move_lease(backend: &mut Backend, id: &str, by_ms: i64) -> Result<()> {
 
 /// Waits until the node `one` has a version ready that `two` has not; how far both are.
 async fn until_one_has(node: &Node, version: &str) -> Result<Value> {
-    eventually("the node one is ready", || async {
+    within(READY, "the node one is ready", || async {
         let about = about(node, version).await.ok()?;
         (about["nodes"]["one"]["state"] == "ready").then_some(about)
     })
@@ -187,10 +187,8 @@ async fn versions_outlive_a_restart_and_an_outage() {
         cluster.redis.restart().await?;
         cluster.nodes[1].restart().await?;
         for node in &cluster.nodes {
-            let about = eventually("the version is on", || async {
-                about(node, &version).await.ok().filter(|about| about["state"] == "ready")
-            });
-            ensure!(about.await?["active"] == true, "it is on still");
+            let about = until_state(node, &version, "ready").await?;
+            ensure!(about["active"] == true, "it is on still");
         }
         let next = push(&cluster.nodes[1], "two").await?;
         activate(&cluster.nodes[0], &next).await?;

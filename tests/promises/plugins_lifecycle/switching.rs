@@ -205,8 +205,7 @@ async fn what_cannot_be_switched_says_why() {
     proven(async {
         let (node, _backend) = embedded(config()).await?;
         push(&node, "one").await?;
-        let other = upload(&node, "other?set.greeting=x", PROBE).await?;
-        ensure!([201, 202].contains(&other.status), "{}", other.text());
+        plugins::push(&node, "other", PROBE, &[("greeting", "x")]).await?;
         act(&node, "activate", &json!({})).await?;
         let refused = |path: &'static str, body: Value| {
             let node = &node;
@@ -230,7 +229,7 @@ async fn what_cannot_be_switched_says_why() {
             let (got, why) = refused(path, body.clone()).await?;
             ensure!(got == status && why.contains(says), "{path} {body}: {got} {why}");
         }
-        eventually("both would have the same hooks", || async {
+        within(READY, "both would have the same hooks", || async {
             let (status, why) = refused("other/activate", json!({})).await.ok()?;
             (status == 409 && why.contains("would both have the hook authenticate")).then_some(())
         })
