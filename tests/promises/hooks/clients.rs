@@ -30,6 +30,24 @@ async fn on_both(config: NodeConfig, test: impl AsyncFn(&[Node], Backend) -> Res
     .await;
 }
 
+/// Switches a plugin on, and waits until every node knows. Entries wait for a node that is late; clients do not.
+async fn put_on_all(nodes: &[Node], name: &str, component: &[u8], settings: &[(&str, &str)]) -> Result<()> {
+    let version = put_on(&nodes[0], name, component, settings).await?;
+    told_of(nodes, &format!("version {version} is active")).await
+}
+
+/// Waits until the log of plugins says something on every node.
+async fn told_of(nodes: &[Node], what: &str) -> Result<()> {
+    for node in nodes {
+        eventually(what, || async {
+            let logs = http::get(&node.admin, "/v1/demo/plugins/logs", Some(API_KEY)).await.ok()?;
+            logs.text().contains(what).then_some(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
 /// The close of a client that was not let in, and what it was told.
 async fn refused(node: &Node, options: &Options) -> Result<(u16, String)> {
     match Client::try_connect(&node.ws("demo"), options).await? {
@@ -53,7 +71,7 @@ async fn kick(node: &Node, user: &str) -> Result<()> {
 async fn a_plugin_says_who_clients_are() {
     on_both(config(patient()), async |nodes, _| {
         let (first, last) = (&nodes[0], &nodes[nodes.len() - 1]);
-        put_on(first, "door", PROBE, &[]).await?;
+        put_on_all(nodes, "door", PROBE, &[]).await?;
         for node in nodes {
             let mut ada = client(node, &known("ada/gold").listen("room:1")).await?;
             ensure!(ada.user() == "ada", "{:?}", ada.connected);
@@ -68,6 +86,7 @@ async fn a_plugin_says_who_clients_are() {
         }
         // Without it tokens are what they were.
         put_off(first, "door").await?;
+        told_of(nodes, "nothing is active").await?;
         ensure!(refused(last, &known("ada")).await?.0 == 4002, "no JWT");
         client(last, &user("ada")).await.map(drop)
     })
@@ -78,7 +97,7 @@ async fn a_plugin_says_who_clients_are() {
 async fn who_comes_home_is_not_asked_again() {
     on_both(config(patient()).admin(), async |nodes, mut backend| {
         let node = &nodes[nodes.len() - 1];
-        put_on(node, "door", PROBE, &[]).await?;
+        put_on_all(nodes, "door", PROBE, &[]).await?;
         let asked = async || calls(node, "authenticate", "answered").await;
         let options = known("ada").listen("room:1");
         let mut first = client(node, &options).await?;
@@ -132,7 +151,7 @@ async fn what_a_plugin_allows_ends_when_it_says() {
     on_both(config(patient()), async |nodes, _| {
         let node = &nodes[nodes.len() - 1];
         let settings = [("secret", SECRET), ("roles", r#"{"member": {"channels": ["room:*"]}}"#)];
-        put_on(node, "door", AUTHENTICATOR, &settings).await?;
+        put_on_all(nodes, "door", AUTHENTICATOR, &settings).await?;
         let (mut connected, _) = briefly(node, "ada").await?;
         let (away, bob) = briefly(node, "bob").await?;
         let resume = away.resume_token().to_owned();
@@ -156,7 +175,7 @@ async fn what_a_plugin_allows_ends_when_it_says() {
 async fn a_refreshed_token_is_the_plugins_too() {
     on_both(config(patient()), async |nodes, _| {
         let node = &nodes[nodes.len() - 1];
-        put_on(node, "door", PROBE, &[]).await?;
+        put_on_all(nodes, "door", PROBE, &[]).await?;
         let mut ada = client(node, &known("ada").listen("room:1")).await?;
         ada.subscribed("room:1").await?;
         let answer = ada.refresh("ada/gold").await?;
@@ -177,7 +196,7 @@ async fn a_refreshed_token_is_the_plugins_too() {
 async fn a_plugin_says_where_clients_subscribe() {
     on_both(config(patient()), async |nodes, mut backend| {
         let node = &nodes[nodes.len() - 1];
-        put_on(node, "door", PROBE, &[]).await?;
+        put_on_all(nodes, "door", PROBE, &[]).await?;
         // By `connect` and by `subscribe`: one is another room now, one is closed.
         for by_connect in [true, false] {
             let options = known(&format!("ada{by_connect}/free"));
@@ -218,7 +237,7 @@ async fn a_plugin_says_where_clients_subscribe() {
 async fn a_plugin_says_what_clients_publish() {
     on_both(config(patient()), async |nodes, _| {
         let (first, last) = (&nodes[0], &nodes[nodes.len() - 1]);
-        put_on(first, "filter", PROBE, &[]).await?;
+        put_on_all(nodes, "filter", PROBE, &[]).await?;
         let mut rooms = Vec::new();
         for room in ["room:1", "room:a", "room:b"] {
             let mut reader = client(last, &known("reader").listen(room)).await?;
@@ -260,7 +279,7 @@ async fn what_is_published_at_once_stays_in_order() {
     on_both(config(patient()), async |nodes, _| {
         const COUNT: usize = 50;
         let node = &nodes[nodes.len() - 1];
-        put_on(node, "filter", PROBE, &[]).await?;
+        put_on_all(nodes, "filter", PROBE, &[]).await?;
         let mut ada = client(node, &known("ada").listen("room:1")).await?;
         ada.subscribed("room:1").await?;
         for n in 0..COUNT {
@@ -293,7 +312,7 @@ async fn a_plugin_that_fails_refuses_or_lets_through() {
             .fold(strict(), |tenant, hook| tenant.plugins(&format!("on_failure.{hook} = \"{policy}\"")));
         on_both(config(tenant), async |nodes, mut backend| {
             let node = &nodes[nodes.len() - 1];
-            put_on(&nodes[0], "filter", PROBE, &[]).await?;
+            put_on_all(nodes, "filter", PROBE, &[]).await?;
             let mut ada = client(node, &known("ada").listen("room:1")).await?;
             ada.subscribed("room:1").await?;
             for harm in HARMS {
@@ -326,7 +345,7 @@ async fn a_plugin_that_fails_refuses_or_lets_through() {
 async fn a_plugin_that_cannot_say_who_a_client_is_lets_nobody_in_for_now() {
     on_both(config(strict()), async |nodes, _| {
         let node = &nodes[nodes.len() - 1];
-        put_on(&nodes[0], "door", PROBE, &[]).await?;
+        put_on_all(nodes, "door", PROBE, &[]).await?;
         let mut ada = client(node, &known("ada").listen("room:1")).await?;
         ada.subscribed("room:1").await?;
         for (harm, outcome) in HARMS.into_iter().zip(["trap", "timeout", "out_of_memory"]) {
@@ -349,7 +368,7 @@ async fn a_plugin_that_cannot_say_who_a_client_is_lets_nobody_in_for_now() {
 async fn a_plugin_is_told_of_sessions() {
     on_both(config(patient()).admin(), async |nodes, _| {
         let node = &nodes[nodes.len() - 1];
-        put_on(node, "watcher", PROBE, &[]).await?;
+        put_on_all(nodes, "watcher", PROBE, &[]).await?;
         client(node, &known("bob")).await?.reset()?;
         let mut ada = client(node, &known("ada")).await?;
         kick(node, "ada").await?;

@@ -89,14 +89,7 @@ async fn a_large_component_goes_to_other_nodes_in_pieces_and_says_how_far_it_is(
         two.sigstop()?;
         move_lease(&mut cluster.backend, "two", AN_HOUR_MS).await?;
         let large = padded(PROBE, 5 << 20);
-        let taken = upload(one, "probe?set.greeting=large", &large).await?;
-        ensure!(
-            taken.status == 202 && taken.json()?["state"] == "preparing",
-            "{} {}",
-            taken.status,
-            taken.text()
-        );
-        let version = taken.json()?["version"].as_str().unwrap_or_default().to_owned();
+        let version = plugins::push(one, "probe", &large, &[("greeting", "large")]).await?;
         let waiting = until_one_has(one, &version).await?;
         ensure!(waiting["stored"] == true && waiting["bytes"] == large.len(), "{waiting}");
         ensure!(
