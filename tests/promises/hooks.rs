@@ -7,10 +7,13 @@ use tidegate_support::client::{Client, Message, Options};
 use tidegate_support::config::{NodeConfig, TenantConfig, classy_token};
 use tidegate_support::node::Node;
 
+use crate::harness;
+
 mod classes;
 mod clients;
 mod messages;
 mod outside;
+mod replays;
 mod routing;
 mod versions;
 
@@ -21,7 +24,7 @@ const ASKS: &[u8] = include_bytes!("../../plugins/http-authenticator/http-authen
 /// Signed tokens with roles: `plugins/authenticator`.
 const AUTHENTICATOR: &[u8] = include_bytes!("../../plugins/authenticator/authenticator.wasm");
 /// Whispers: `plugins/personal-view`.
-const PERSONAL: &[u8] = include_bytes!("../../plugins/personal-view/personal-view.wasm");
+pub(crate) const PERSONAL: &[u8] = include_bytes!("../../plugins/personal-view/personal-view.wasm");
 /// Prices by class: `plugins/price-by-class`.
 const PRICES: &[u8] = include_bytes!("../../plugins/price-by-class/price-by-class.wasm");
 
@@ -34,14 +37,24 @@ fn config(tenant: TenantConfig) -> NodeConfig {
     NodeConfig::default().tenant("demo", tenant)
 }
 
+/// Heartbeats so far apart that a client may be left unread while a version is compiled.
+fn unhurried(options: Options) -> Options {
+    Options { ping_ms: Some(300_000), ..options }
+}
+
+/// A user as nodes take tokens by themselves.
+pub(crate) fn user(name: &str) -> Options {
+    unhurried(harness::user(name))
+}
+
 /// A user of a class.
 fn classy(user: &str, class: &str) -> Options {
-    Options::token(classy_token(user, class))
+    unhurried(Options::token(classy_token(user, class)))
 }
 
 /// A user as the probe takes tokens: `<user>` or `<user>/<class>`, for rooms alone.
-fn known(token: &str) -> Options {
-    Options::token(token)
+pub(crate) fn known(token: &str) -> Options {
+    unhurried(Options::token(token))
 }
 
 /// A payload: an object, or text.
@@ -56,7 +69,7 @@ async fn next(client: &mut Client) -> Result<Value> {
 }
 
 /// Calls of a hook that came to this, on one node.
-async fn calls(node: &Node, hook: &str, outcome: &str) -> Result<u64> {
+pub(crate) async fn calls(node: &Node, hook: &str, outcome: &str) -> Result<u64> {
     let text = node.admin_get("/metrics").await?.text();
     let (hook, outcome) = (format!("hook=\"{hook}\""), format!("outcome=\"{outcome}\""));
     let of_hook = |line: &&str| {

@@ -6,13 +6,15 @@ use serde_json::{Value, json};
 use tidegate_support::config::{API_KEY, NodeConfig, TenantConfig};
 use tidegate_support::http::{self, Answer};
 use tidegate_support::node::Node;
-use tidegate_support::plugins::{upload, upload_with};
+use tidegate_support::plugins::{self, READY, upload};
 use tidegate_support::redis_faults::Backend;
-use tidegate_support::{eventually, proven};
+use tidegate_support::{eventually, proven, within};
 
 use crate::harness::{Cluster, TIDEGATE, embedded};
 
 mod command;
+mod cutover;
+mod failing;
 mod nodes;
 mod replaying;
 mod switching;
@@ -20,8 +22,6 @@ mod uploads;
 
 /// The plugin of `plugins/probe`: it has every hook, and does what a message says.
 const PROBE: &[u8] = include_bytes!("../../plugins/probe/probe.wasm");
-/// How often a request is repeated that may be carried out later. Each waits some time by itself.
-const PATIENCE: usize = 300;
 
 /// A node's configuration for tests with plugins: busy machines are forgiven.
 fn config() -> NodeConfig {
@@ -33,15 +33,7 @@ fn config() -> NodeConfig {
 
 /// Uploads a version of the plugin `probe`; the greeting makes it another one than those before.
 async fn push(node: &Node, greeting: &str) -> Result<String> {
-    let answer = upload_with(node, "probe", &[("greeting", greeting)], PROBE).await?;
-    ensure!([201, 202].contains(&answer.status), "{} {}", answer.status, answer.text());
-    let version = answer.json()?["version"].as_str().unwrap_or_default().to_owned();
-    // A busy machine may still be compiling it.
-    eventually("the version is stored", || async {
-        about(node, &version).await.ok().filter(|about| about["stored"] == true)
-    })
-    .await?;
-    Ok(version)
+    plugins::push(node, "probe", PROBE, &[("greeting", greeting)]).await
 }
 
 async fn get(node: &Node, path: &str) -> Result<Value> {
@@ -56,18 +48,14 @@ async fn post(node: &Node, path: &str, body: &Value) -> Result<Answer> {
 
 /// Does something with the plugin `probe`, once all nodes are ready for it.
 async fn act(node: &Node, what: &str, body: &Value) -> Result<Value> {
-    for _ in 0..PATIENCE {
-        let answer = post(node, &format!("probe/{what}"), body).await?;
-        let said = answer.json()?;
-        match answer.status {
-            200 => return Ok(said),
-            _ if said["retry_after_ms"].is_u64() => {
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
-            status => anyhow::bail!("{what}: {status} {said}"),
-        }
-    }
-    anyhow::bail!("{what} was not done in time")
+    let answer = within(READY, what, || async {
+        let answer = post(node, &format!("probe/{what}"), body).await;
+        let is_later = answer.as_ref().is_ok_and(|answer| answer.head.contains("retry-after:"));
+        (!is_later).then_some(answer)
+    });
+    let answer = answer.await??;
+    ensure!(answer.status == 200, "{what}: {} {}", answer.status, answer.text());
+    answer.json()
 }
 
 async fn activate(node: &Node, version: &str) -> Result<Value> {
@@ -81,7 +69,7 @@ async fn about(node: &Node, version: &str) -> Result<Value> {
 
 /// Waits until a node shows a version in a state.
 async fn until_state(node: &Node, version: &str, state: &str) -> Result<Value> {
-    eventually(&format!("version {version} is {state}"), || async {
+    within(READY, &format!("version {version} is {state}"), || async {
         about(node, version).await.ok().filter(|about| about["state"] == state)
     })
     .await

@@ -22,13 +22,14 @@ use wasi::random::random;
 struct Probe;
 export!(Probe);
 
-/// Tokens are `<user>` or `<user>/<class>`; `nobody` is refused.
+/// Tokens are `<user>` or `<user>/<class>`; `nobody` is refused, and what does harm does it.
 impl authenticate::Guest for Probe {
     fn authenticate(credentials: Credentials) -> Result<Identity, Refusal> {
         let token = credentials.token.ok_or_else(|| refusal("a token is needed"))?;
         if token == "nobody" {
             return Err(refusal(&format!("not from {}", fact("address"))));
         }
+        harm(token.as_bytes());
         let (user, class) = match token.split_once('/') {
             Some((user, class)) => (user.to_owned(), Some(class.to_owned())),
             None => (token, None),
@@ -39,13 +40,16 @@ impl authenticate::Guest for Probe {
     }
 }
 
-/// `room:closed` is closed, `room:old` is now `room:new`.
+/// `room:closed` is closed, `room:old` is now `room:new`, `room:trap` and the like do harm.
 impl on_subscribe::Guest for Probe {
     fn on_subscribe(request: Request) -> on_subscribe::Verdict {
         match request.channel.as_str() {
             "room:closed" => on_subscribe::Verdict::Deny(refusal(&format!("closed to {}", fact("class")))),
             "room:old" => on_subscribe::Verdict::Rewrite("room:new".into()),
-            _ => on_subscribe::Verdict::Allow,
+            other => {
+                harm(other.strip_prefix("room:").unwrap_or_default().as_bytes());
+                on_subscribe::Verdict::Allow
+            }
         }
     }
 }
@@ -57,6 +61,7 @@ impl on_publish::Guest for Probe {
         match word(&publication.data) {
             b"drop" => Verdict::Drop,
             b"refuse" => Verdict::Refuse(refusal("not today")),
+            b"setting" => Verdict::Replace(text(&greeting())),
             b"count" => match count(&publication.user) {
                 Ok(sum) => Verdict::Replace(text(&sum.to_string())),
                 Err(error) => Verdict::Refuse(refusal(&error)),
@@ -102,10 +107,7 @@ impl on_deliver::Guest for Probe {
                 data: message.data.to_ascii_uppercase(),
                 headers: Some(vec![("x-by".into(), "probe".into())]),
             }),
-            b"setting" => {
-                let value = wasi::config::store::get("greeting").ok().flatten().unwrap_or_default();
-                Verdict::Replace(text(&value))
-            }
+            b"setting" => Verdict::Replace(text(&greeting())),
             b"now" => Verdict::Replace(text(&wall_clock::now().seconds.to_string())),
             b"random" => Verdict::Replace(text(&random::get_random_u64().to_string())),
             b"count" => match count("deliver") {
@@ -153,6 +155,10 @@ fn harm(word: &[u8]) -> Option<String> {
         }
         _ => None,
     }
+}
+
+fn greeting() -> String {
+    wasi::config::store::get("greeting").ok().flatten().unwrap_or_default()
 }
 
 fn count(key: &str) -> Result<u64, String> {

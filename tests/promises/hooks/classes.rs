@@ -2,17 +2,20 @@
 
 use anyhow::{Result, ensure};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use serde_json::json;
-use tidegate_support::client::Client;
+use serde_json::{Value, json};
+use tidegate_support::client::{Client, Message};
 use tidegate_support::config::API_KEY;
 use tidegate_support::plugins::{activate, push, put_off, put_on};
 use tidegate_support::{eventually, http, proven};
 
-use super::{PERSONAL, PRICES, PROBE, calls, classy, config, data, next, patient};
-use crate::harness::{Cluster, client, embedded, silent, user};
+use super::{PERSONAL, PRICES, PROBE, calls, classy, config, data, next, patient, user};
+use crate::harness::{Cluster, client, embedded, messages, silent};
 
 /// A message with a price for each class.
 const LAMP: &str = r#"{"item":"lamp","prices":{"gold":900,"standard":1000}}"#;
+
+/// A message for one user. The plugin that looks at classes would drop it.
+const WHISPER: &str = r#"{"text":"psst","to":"bob","prices":{}}"#;
 
 #[tokio::test]
 async fn ten_thousand_subscribers_of_a_class_cost_one_call() {
@@ -100,6 +103,60 @@ async fn each_session_can_be_shown_something_else() {
 }
 
 #[tokio::test]
+async fn every_way_is_by_the_scope_of_the_version_that_a_message_met() {
+    proven(async {
+        let cluster = Cluster::start(&config(patient()), &[]).await?;
+        let node = &cluster.nodes[0];
+        let mut backend = cluster.backend.clone();
+        // A price for each class, and then the same for each session: whispered.
+        put_on(node, "views", PRICES, &[]).await?;
+        let priced = backend.push("demo", "room:1", LAMP).await?;
+        put_on(node, "views", PERSONAL, &[]).await?;
+        let whispered = backend.push("demo", "room:1", WHISPER).await?;
+        let last = backend.push("demo", "room:1", LAMP).await?;
+        let (lamp, raw) = (json!({"item": "lamp", "price": 900}), serde_json::from_str::<Value>(LAMP)?);
+        let whisper = serde_json::from_str::<Value>(WHISPER)?;
+        for node in &cluster.nodes {
+            for (name, hears) in [("bob", true), ("carol", false)] {
+                let sub = json!({"channel": "room:1", "offset": "0-0", "ack": true});
+                let mut reader = client(node, &classy(name, "gold").sub_with(sub)).await?;
+                let mut expected =
+                    vec![(priced, lamp.clone()), (whispered, whisper.clone()), (last, raw.clone())];
+                expected.retain(|(offset, _)| hears || *offset != whispered);
+                let seen = |messages: &[Message]| -> Vec<_> {
+                    messages.iter().map(|message| (message.offset, data(message))).collect()
+                };
+                let recovered = messages(&mut reader, expected.len()).await?;
+                ensure!(seen(&recovered) == expected, "recovered by {name}: {recovered:?}");
+                let history = reader.history("room:1", 10).await?;
+                ensure!(seen(&history) == expected, "history of {name}: {history:?}");
+                for (offset, expected) in &expected {
+                    reader.nack("room:1", *offset, 0).await?;
+                    let again = reader.message().await?;
+                    ensure!((again.offset, again.attempt) == (*offset, 2), "{again:?}");
+                    ensure!(data(&again) == *expected, "again for {name}: {again:?}");
+                }
+            }
+        }
+        // A task that is whispered to somebody else is done.
+        for (name, hears) in [("carol", false), ("bob", true)] {
+            let mut worker = client(&cluster.nodes[1], &user(name).ack("queue:whispers")).await?;
+            worker.subscribed("queue:whispers").await?;
+            let mut tasks = vec![backend.push("demo", "queue:whispers", WHISPER).await?];
+            tasks.push(backend.push("demo", "queue:whispers", LAMP).await?);
+            for offset in tasks.into_iter().skip(usize::from(!hears)) {
+                ensure!(worker.message().await?.offset == offset, "a task of {name}");
+                worker.ack("queue:whispers", offset).await?;
+            }
+            silent(&mut worker).await?;
+            worker.close().await?;
+        }
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn connected_clients_follow_when_a_plugin_looks_closer_or_goes() {
     proven(async {
         let cluster = Cluster::start(&config(patient()), &[]).await?;
@@ -112,7 +169,7 @@ async fn connected_clients_follow_when_a_plugin_looks_closer_or_goes() {
         {
             client.subscribed(channel).await?;
         }
-        let plain = serde_json::from_str::<serde_json::Value>(LAMP)?;
+        let plain = serde_json::from_str::<Value>(LAMP)?;
         let priced = |price: u64| json!({"item": "lamp", "price": price});
         for round in 0..2 {
             for (plugin, bytes, for_gold, for_other) in [

@@ -7,16 +7,46 @@ use anyhow::{Context as _, Result, bail, ensure};
 use ring::hmac;
 use serde_json::{Value, json};
 use tidegate_support::client::{Client, Options, Refusal};
-use tidegate_support::config::{ADMIN_TOKEN, API_KEY};
+use tidegate_support::config::{ADMIN_TOKEN, API_KEY, NodeConfig, TenantConfig};
 use tidegate_support::node::Node;
 use tidegate_support::plugins::{act_once_ready, push, put_off, put_on};
+use tidegate_support::redis_faults::Backend;
 use tidegate_support::{eventually, http, proven};
 
-use super::{AUTHENTICATOR, PROBE, calls, config, data, known, next, patient};
-use crate::harness::{Cluster, client, embedded, messages, one_of, silent, user};
+use super::{AUTHENTICATOR, PROBE, calls, config, data, known, next, patient, user};
+use crate::harness::{Cluster, client, embedded, messages, one_of, silent};
 
 /// Signs tokens of `plugins/authenticator`.
 const SECRET: &str = "a secret of the tests";
+
+/// Runs a test on a node with a backbone of its own, and on two nodes at a Redis.
+async fn on_both(config: NodeConfig, test: impl AsyncFn(&[Node], Backend) -> Result<()>) {
+    proven(async {
+        let (node, backend) = embedded(config.clone()).await?;
+        test(&[node], backend).await.context("with the embedded backbone")?;
+        let cluster = Cluster::start(&config, &[]).await?;
+        test(&cluster.nodes, cluster.backend.clone()).await.context("with Redis")
+    })
+    .await;
+}
+
+/// Switches a plugin on, and waits until every node knows. Entries wait for a node that is late; clients do not.
+async fn put_on_all(nodes: &[Node], name: &str, component: &[u8], settings: &[(&str, &str)]) -> Result<()> {
+    let version = put_on(&nodes[0], name, component, settings).await?;
+    told_of(nodes, &format!("version {version} is active")).await
+}
+
+/// Waits until the log of plugins says something on every node.
+async fn told_of(nodes: &[Node], what: &str) -> Result<()> {
+    for node in nodes {
+        eventually(what, || async {
+            let logs = http::get(&node.admin, "/v1/demo/plugins/logs", Some(API_KEY)).await.ok()?;
+            logs.text().contains(what).then_some(())
+        })
+        .await?;
+    }
+    Ok(())
+}
 
 /// The close of a client that was not let in, and what it was told.
 async fn refused(node: &Node, options: &Options) -> Result<(u16, String)> {
@@ -39,10 +69,10 @@ async fn kick(node: &Node, user: &str) -> Result<()> {
 
 #[tokio::test]
 async fn a_plugin_says_who_clients_are() {
-    proven(async {
-        let cluster = Cluster::start(&config(patient()), &[]).await?;
-        put_on(&cluster.nodes[0], "door", PROBE, &[]).await?;
-        for node in &cluster.nodes {
+    on_both(config(patient()), async |nodes, _| {
+        let (first, last) = (&nodes[0], &nodes[nodes.len() - 1]);
+        put_on_all(nodes, "door", PROBE, &[]).await?;
+        for node in nodes {
             let mut ada = client(node, &known("ada/gold").listen("room:1")).await?;
             ensure!(ada.user() == "ada", "{:?}", ada.connected);
             ada.subscribed("room:1").await?;
@@ -55,41 +85,41 @@ async fn a_plugin_says_who_clients_are() {
             ensure!(code == 4002 && why.contains("a token is needed"), "{code} {why}");
         }
         // Without it tokens are what they were.
-        put_off(&cluster.nodes[0], "door").await?;
-        ensure!(refused(&cluster.nodes[1], &known("ada")).await?.0 == 4002, "no JWT");
-        client(&cluster.nodes[1], &user("ada")).await.map(drop)
+        put_off(first, "door").await?;
+        told_of(nodes, "nothing is active").await?;
+        ensure!(refused(last, &known("ada")).await?.0 == 4002, "no JWT");
+        client(last, &user("ada")).await.map(drop)
     })
     .await;
 }
 
 #[tokio::test]
 async fn who_comes_home_is_not_asked_again() {
-    proven(async {
-        let config = config(patient()).admin();
-        let (node, mut backend) = embedded(config).await?;
-        put_on(&node, "door", PROBE, &[]).await?;
-        let asked = async || calls(&node, "authenticate", "answered").await;
+    on_both(config(patient()).admin(), async |nodes, mut backend| {
+        let node = &nodes[nodes.len() - 1];
+        put_on_all(nodes, "door", PROBE, &[]).await?;
+        let asked = async || calls(node, "authenticate", "answered").await;
         let options = known("ada").listen("room:1");
-        let mut first = client(&node, &options).await?;
+        let mut first = client(node, &options).await?;
         first.subscribed("room:1").await?;
-        let (begun, subscribed) = (asked().await?, calls(&node, "on_subscribe", "answered").await?);
+        let (begun, subscribed) = (asked().await?, calls(node, "on_subscribe", "answered").await?);
         let resume = first.resume_token().to_owned();
         first.reset()?;
         let missed = backend.push("demo", "room:1", "missed").await?;
-        let mut home = client(&node, &options.clone().resume(&resume)).await?;
+        let mut home = client(node, &options.clone().resume(&resume)).await?;
         ensure!(home.resumed() == "home", "{:?}", home.connected);
         ensure!(home.message().await?.offset == missed, "what came meanwhile");
         ensure!(asked().await? == begun, "the same token, good for a minute: nobody was asked");
-        ensure!(calls(&node, "on_subscribe", "answered").await? == subscribed, "nor about the channel");
+        ensure!(calls(node, "on_subscribe", "answered").await? == subscribed, "nor about the channel");
         // Another token of the same user: the plugin decides.
         let resume = home.resume_token().to_owned();
         home.reset()?;
-        let other = client(&node, &known("ada/gold").listen("room:1").resume(&resume)).await?;
+        let other = client(node, &known("ada/gold").listen("room:1").resume(&resume)).await?;
         ensure!(other.resumed() == "home" && asked().await? == begun + 1, "{:?}", other.connected);
         // What was withdrawn is asked about again, whoever comes with what.
         let resume = other.resume_token().to_owned();
-        kick(&node, "ada").await?;
-        let back = client(&node, &known("ada/gold").listen("room:1").resume(&resume)).await?;
+        kick(node, "ada").await?;
+        let back = client(node, &known("ada/gold").listen("room:1").resume(&resume)).await?;
         ensure!(back.resumed() != "home" && asked().await? == begun + 2, "{:?}", back.connected);
         Ok(())
     })
@@ -105,16 +135,25 @@ fn signed(user: &str, seconds: u64) -> String {
     format!("{text}.{tag}")
 }
 
+/// A client whose token is good for some seconds: for no more than it takes to connect on this machine.
+async fn briefly(node: &Node, user: &str) -> Result<(Client, Options)> {
+    for seconds in [3, 6, 12] {
+        let options = Options::token(signed(user, seconds)).listen("room:1");
+        if let Ok(client) = Client::try_connect(&node.ws("demo"), &options).await? {
+            return Ok((client, options));
+        }
+    }
+    bail!("no token was good for long enough")
+}
+
 #[tokio::test]
 async fn what_a_plugin_allows_ends_when_it_says() {
-    proven(async {
-        let (node, _) = embedded(config(patient())).await?;
+    on_both(config(patient()), async |nodes, _| {
+        let node = &nodes[nodes.len() - 1];
         let settings = [("secret", SECRET), ("roles", r#"{"member": {"channels": ["room:*"]}}"#)];
-        put_on(&node, "door", AUTHENTICATOR, &settings).await?;
-        let ada = Options::token(signed("ada", 3)).listen("room:1");
-        let mut connected = client(&node, &ada).await?;
-        let bob = Options::token(signed("bob", 3)).listen("room:1");
-        let away = client(&node, &bob).await?;
+        put_on_all(nodes, "door", AUTHENTICATOR, &settings).await?;
+        let (mut connected, _) = briefly(node, "ada").await?;
+        let (away, bob) = briefly(node, "bob").await?;
         let resume = away.resume_token().to_owned();
         away.reset()?;
         // The node itself holds the client to it.
@@ -122,14 +161,14 @@ async fn what_a_plugin_allows_ends_when_it_says() {
         ensure!((code, reason.as_str()) == (4007, "token_expired"), "{code} {reason}");
         // Who comes home after that is asked who that is, and refused.
         eventually("the end of both", || async {
-            let (code, why) = refused(&node, &bob.clone().resume(&resume)).await.ok()?;
+            let (code, why) = refused(node, &bob.clone().resume(&resume)).await.ok()?;
             (code == 4002 && why.contains("expired")).then_some(())
         })
         .await?;
-        ensure!(calls(&node, "authenticate", "refused").await? >= 1, "the plugin said so");
+        ensure!(calls(node, "authenticate", "refused").await? >= 1, "the plugin said so");
         // His session still waits for him, should he come with a token that is good.
         let again = Options::token(signed("bob", 60)).resume(&resume);
-        let home = client(&node, &again).await?;
+        let home = client(node, &again).await?;
         ensure!(home.resumed() == "home", "{:?}", home.connected);
         Ok(())
     })
@@ -138,10 +177,10 @@ async fn what_a_plugin_allows_ends_when_it_says() {
 
 #[tokio::test]
 async fn a_refreshed_token_is_the_plugins_too() {
-    proven(async {
-        let (node, _) = embedded(config(patient())).await?;
-        put_on(&node, "door", PROBE, &[]).await?;
-        let mut ada = client(&node, &known("ada").listen("room:1")).await?;
+    on_both(config(patient()), async |nodes, _| {
+        let node = &nodes[nodes.len() - 1];
+        put_on_all(nodes, "door", PROBE, &[]).await?;
+        let mut ada = client(node, &known("ada").listen("room:1")).await?;
         ada.subscribed("room:1").await?;
         let answer = ada.refresh("ada/gold").await?;
         ensure!(answer.kind() == "ok", "{}", answer.0);
@@ -159,17 +198,17 @@ async fn a_refreshed_token_is_the_plugins_too() {
 
 #[tokio::test]
 async fn a_plugin_says_where_clients_subscribe() {
-    proven(async {
-        let (node, mut backend) = embedded(config(patient())).await?;
-        put_on(&node, "door", PROBE, &[]).await?;
+    on_both(config(patient()), async |nodes, mut backend| {
+        let node = &nodes[nodes.len() - 1];
+        put_on_all(nodes, "door", PROBE, &[]).await?;
         // By `connect` and by `subscribe`: one is another room now, one is closed.
         for by_connect in [true, false] {
             let options = known(&format!("ada{by_connect}/free"));
             let mut ada = if by_connect {
                 let subs = ["room:old", "room:closed", "room:1"];
-                client(&node, &subs.iter().fold(options, |options, sub| options.listen(sub))).await?
+                client(node, &subs.iter().fold(options, |options, sub| options.listen(sub))).await?
             } else {
-                let mut ada = client(&node, &options).await?;
+                let mut ada = client(node, &options).await?;
                 for (channel, kind) in
                     [("room:old", "subscribed"), ("room:closed", "error"), ("room:1", "subscribed")]
                 {
@@ -289,16 +328,16 @@ async fn one_version_answers_all_that_is_asked_for_a_client() {
 
 #[tokio::test]
 async fn a_plugin_says_what_clients_publish() {
-    proven(async {
-        let cluster = Cluster::start(&config(patient()), &[]).await?;
-        put_on(&cluster.nodes[0], "filter", PROBE, &[]).await?;
+    on_both(config(patient()), async |nodes, _| {
+        let (first, last) = (&nodes[0], &nodes[nodes.len() - 1]);
+        put_on_all(nodes, "filter", PROBE, &[]).await?;
         let mut rooms = Vec::new();
         for room in ["room:1", "room:a", "room:b"] {
-            let mut reader = client(&cluster.nodes[1], &known("reader").listen(room)).await?;
+            let mut reader = client(last, &known("reader").listen(room)).await?;
             reader.subscribed(room).await?;
             rooms.push(reader);
         }
-        let mut ada = client(&cluster.nodes[0], &known("ada").listen("room:1")).await?;
+        let mut ada = client(first, &known("ada").listen("room:1")).await?;
         ada.subscribed("room:1").await?;
         let mut publish = async |data: &str| -> Result<Value> {
             let answer = ada.request(json!({"type": "publish", "channel": "room:1", "data": data})).await?;
@@ -330,11 +369,11 @@ async fn a_plugin_says_what_clients_publish() {
 
 #[tokio::test]
 async fn what_is_published_at_once_stays_in_order() {
-    proven(async {
+    on_both(config(patient()), async |nodes, _| {
         const COUNT: usize = 50;
-        let (node, _) = embedded(config(patient())).await?;
-        put_on(&node, "filter", PROBE, &[]).await?;
-        let mut ada = client(&node, &known("ada").listen("room:1")).await?;
+        let node = &nodes[nodes.len() - 1];
+        put_on_all(nodes, "filter", PROBE, &[]).await?;
+        let mut ada = client(node, &known("ada").listen("room:1")).await?;
         ada.subscribed("room:1").await?;
         for n in 0..COUNT {
             let frame = json!({"type": "publish", "id": n, "channel": "room:1", "data": format!("m{n}")});
@@ -348,27 +387,71 @@ async fn what_is_published_at_once_stays_in_order() {
     .await;
 }
 
+/// What a plugin must not do.
+const HARMS: [&str; 3] = ["trap", "spin", "bloat"];
+
+/// With limits that stop it soon, and no sooner than a busy machine answers.
+fn strict() -> TenantConfig {
+    ["deadline_ms = 1000", "authenticate_deadline_ms = 2000", "memory_bytes = 8388608"]
+        .into_iter()
+        .fold(TenantConfig::default(), TenantConfig::plugins)
+}
+
 #[tokio::test]
 async fn a_plugin_that_fails_refuses_or_lets_through() {
-    proven(async {
-        for (policy, passes) in [("refuse", false), ("open", true)] {
-            let policies = ["on_subscribe", "on_publish"];
-            let tenant = policies
-                .iter()
-                .fold(patient(), |tenant, hook| tenant.plugins(&format!("on_failure.{hook} = \"{policy}\"")));
-            let (node, _) = embedded(config(tenant)).await?;
-            put_on(&node, "filter", PROBE, &[]).await?;
-            let mut ada = client(&node, &known("ada").listen("room:1")).await?;
+    for (policy, passes) in [("refuse", false), ("open", true)] {
+        let tenant = ["on_subscribe", "on_publish"]
+            .iter()
+            .fold(strict(), |tenant, hook| tenant.plugins(&format!("on_failure.{hook} = \"{policy}\"")));
+        on_both(config(tenant), async |nodes, mut backend| {
+            let node = &nodes[nodes.len() - 1];
+            put_on_all(nodes, "filter", PROBE, &[]).await?;
+            let mut ada = client(node, &known("ada").listen("room:1")).await?;
             ada.subscribed("room:1").await?;
-            for word in ["trap", "spin"] {
-                let answer =
-                    ada.request(json!({"type": "publish", "channel": "room:1", "data": word})).await?;
-                ensure!((answer.kind() == "ok") == passes, "{policy}: {}", answer.0);
-                ensure!(passes || answer.text("code") == "unavailable", "{}", answer.0);
+            for harm in HARMS {
+                let room = format!("room:{harm}");
+                for (frame, done) in [
+                    (json!({"type": "publish", "channel": "room:1", "data": harm}), "ok"),
+                    (json!({"type": "subscribe", "channel": room}), "subscribed"),
+                ] {
+                    let answer = ada.request(frame).await?;
+                    ensure!(answer.kind() == if passes { done } else { "error" }, "{policy}: {}", answer.0);
+                    ensure!(passes || answer.text("code") == "unavailable", "{policy}: {}", answer.0);
+                }
+                backend.push("demo", &room, "plain").await?;
             }
-            // Others publish all the same.
+            // She hears what she was let into, and others publish all the same.
+            let mut heard = BTreeSet::new();
+            for _ in HARMS.iter().filter(|_| passes) {
+                heard.insert(ada.message().await?.channel);
+            }
+            ensure!(heard.len() == if passes { HARMS.len() } else { 0 }, "{policy}: {heard:?}");
             ada.publish("room:1", json!("plain")).await?;
+            ensure!(ada.message().await?.text() == "plain", "{policy}");
+            silent(&mut ada).await
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_that_cannot_say_who_a_client_is_lets_nobody_in_for_now() {
+    on_both(config(strict()), async |nodes, _| {
+        let node = &nodes[nodes.len() - 1];
+        put_on_all(nodes, "door", PROBE, &[]).await?;
+        let mut ada = client(node, &known("ada").listen("room:1")).await?;
+        ada.subscribed("room:1").await?;
+        for (harm, outcome) in HARMS.into_iter().zip(["trap", "timeout", "out_of_memory"]) {
+            let (code, why) = refused(node, &known(harm)).await?;
+            ensure!(code == 4106 && why.contains("did not answer: try again shortly"), "{code} {why}");
+            ensure!(calls(node, "authenticate", outcome).await? == 1, "{harm} is counted as {outcome}");
         }
+        // Nor does it end a session that has begun.
+        let answer = ada.refresh("trap").await?;
+        ensure!(answer.text("message").contains("did not answer"), "{}", answer.0);
+        client(node, &known("bob")).await?;
+        ada.publish("room:1", json!("plain")).await?;
+        ensure!(ada.message().await?.text() == "plain", "she is there still");
         Ok(())
     })
     .await;
@@ -376,12 +459,12 @@ async fn a_plugin_that_fails_refuses_or_lets_through() {
 
 #[tokio::test]
 async fn a_plugin_is_told_of_sessions() {
-    proven(async {
-        let (node, _) = embedded(config(patient()).admin()).await?;
-        put_on(&node, "watcher", PROBE, &[]).await?;
-        client(&node, &known("bob")).await?.reset()?;
-        let mut ada = client(&node, &known("ada")).await?;
-        kick(&node, "ada").await?;
+    on_both(config(patient()).admin(), async |nodes, _| {
+        let node = &nodes[nodes.len() - 1];
+        put_on_all(nodes, "watcher", PROBE, &[]).await?;
+        client(node, &known("bob")).await?.reset()?;
+        let mut ada = client(node, &known("ada")).await?;
+        kick(node, "ada").await?;
         ada.closed().await?;
         let lines = eventually("what the plugin said", || async {
             let logs = http::get(&node.admin, "/v1/demo/plugins/logs", Some(API_KEY)).await.ok()?;

@@ -6,8 +6,8 @@ use tidegate_support::plugins::{put_off, put_on};
 use tidegate_support::redis_faults::Backend;
 use tidegate_support::{eventually, proven};
 
-use super::{PROBE, config, data, next, patient};
-use crate::harness::{Cluster, client, embedded, messages, offsets, silent, user};
+use super::{PROBE, config, data, next, patient, user};
+use crate::harness::{Cluster, client, embedded, messages, offsets, silent};
 use tidegate_support::node::Node;
 
 /// What holds on both backbones.

@@ -4,8 +4,8 @@ use anyhow::ensure;
 use tidegate_support::plugins::put_on;
 use tidegate_support::proven;
 
-use super::{PROBE, calls, config, next, patient};
-use crate::harness::{Cluster, client, silent, user};
+use super::{PROBE, calls, config, next, patient, user};
+use crate::harness::{Cluster, client, silent};
 
 #[tokio::test]
 async fn entries_of_the_ingress_go_where_the_plugin_says() {

@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::harness::client;
+use crate::hooks::known;
+use tidegate_support::client::{Client, Options};
 
 /// The greetings by which the entries of a channel are answered now, and on every node alike.
 async fn greetings(nodes: &[Node], control: &str, channel: &str) -> Result<BTreeMap<String, String>> {
@@ -112,6 +115,65 @@ async fn a_candidate_gets_its_part_by_offset_and_the_same_on_every_node() {
     .await;
 }
 
+/// A client that is subscribed.
+async fn joined(node: &Node, options: &Options, channel: &str) -> Result<Client> {
+    let mut client = client(node, options).await?;
+    client.subscribed(channel).await?;
+    Ok(client)
+}
+
+/// The greeting of the version that a session meets when it publishes.
+async fn greeted(client: &mut Client, channel: &str) -> Result<String> {
+    let published = client.publish(channel, json!("setting")).await?;
+    loop {
+        let message = client.message().await?;
+        client.ack(channel, message.offset).await?;
+        if message.offset == published {
+            client.settle().await?;
+            return Ok(message.text());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_candidate_gets_its_part_of_sessions_and_each_session_meets_one_version() {
+    proven(async {
+        let cluster = Cluster::start(&config(), &[]).await?;
+        let (one, two) = (&cluster.nodes[0], &cluster.nodes[1]);
+        let (old, new) = (push(one, "old").await?, push(two, "new").await?);
+        activate(one, &old).await?;
+        act(two, "canary", &json!({ "percent": 50, "version": new })).await?;
+        let (mut kinds, mut clients) = (BTreeSet::new(), Vec::new());
+        for n in 0..24 {
+            let (here, there) = (&cluster.nodes[n % 2], &cluster.nodes[(n + 1) % 2]);
+            let channel = format!("room:{n}");
+            let options = known(&format!("user{n}")).device("phone").ack(&channel);
+            let mut first = joined(here, &options, &channel).await?;
+            let greeting = greeted(&mut first, &channel).await?;
+            // At home, and on the other node.
+            let options = options.resume(first.resume_token());
+            first.reset()?;
+            let mut home = joined(here, &options, &channel).await?;
+            ensure!(home.resumed() == "home", "{:?}", home.connected);
+            ensure!(greeted(&mut home, &channel).await? == greeting, "session {n} at home");
+            let options = options.resume(home.resume_token());
+            home.reset()?;
+            let mut moved = joined(there, &options, &channel).await?;
+            ensure!(moved.resumed() == "moved", "{:?}", moved.connected);
+            ensure!(greeted(&mut moved, &channel).await? == greeting, "session {n} on the other node");
+            kinds.insert(greeting);
+            clients.push((channel, moved));
+        }
+        ensure!(kinds.iter().eq(["new", "old"]), "{kinds:?}");
+        act(one, "rollback", &json!({})).await?;
+        for (channel, client) in &mut clients {
+            ensure!(greeted(client, channel).await? == "old", "the candidate is off for {channel}");
+        }
+        Ok(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn changes_at_the_same_time_come_one_after_the_other() {
     proven(async {
@@ -143,8 +205,7 @@ async fn what_cannot_be_switched_says_why() {
     proven(async {
         let (node, _backend) = embedded(config()).await?;
         push(&node, "one").await?;
-        let other = upload_with(&node, "other", &[("greeting", "x")], PROBE).await?;
-        ensure!([201, 202].contains(&other.status), "{}", other.text());
+        plugins::push(&node, "other", PROBE, &[("greeting", "x")]).await?;
         act(&node, "activate", &json!({})).await?;
         let refused = |path: &'static str, body: Value| {
             let node = &node;
@@ -168,7 +229,7 @@ async fn what_cannot_be_switched_says_why() {
             let (got, why) = refused(path, body.clone()).await?;
             ensure!(got == status && why.contains(says), "{path} {body}: {got} {why}");
         }
-        eventually("both would have the same hooks", || async {
+        within(READY, "both would have the same hooks", || async {
             let (status, why) = refused("other/activate", json!({})).await.ok()?;
             (status == 409 && why.contains("would both have the hook authenticate")).then_some(())
         })

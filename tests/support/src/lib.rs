@@ -34,18 +34,27 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 pub const POLL: Duration = Duration::from_millis(20);
 
 /// Waits until `look` finds something; `what` names it in the error when the deadline passes.
-pub async fn eventually<T, F, Fut>(what: &str, mut look: F) -> Result<T>
+pub async fn eventually<T, F, Fut>(what: &str, look: F) -> Result<T>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Option<T>>,
 {
-    let deadline = tokio::time::Instant::now() + DEADLINE;
+    within(DEADLINE, what, look).await
+}
+
+/// The same for what may take longer.
+pub async fn within<T, F, Fut>(limit: Duration, what: &str, mut look: F) -> Result<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Option<T>>,
+{
+    let deadline = tokio::time::Instant::now() + limit;
     loop {
         if let Some(found) = look().await {
             return Ok(found);
         }
         if tokio::time::Instant::now() >= deadline {
-            bail!("waited {} s in vain: {what}", DEADLINE.as_secs());
+            bail!("waited {} s in vain: {what}", limit.as_secs());
         }
         tokio::time::sleep(POLL).await;
     }

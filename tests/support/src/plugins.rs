@@ -1,12 +1,17 @@
 //! Plugins of the tenant `demo`, as its developers put them on.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::config::API_KEY;
-use crate::eventually;
 use crate::http::{self, Answer};
 use crate::node::Node;
+use crate::within;
+
+/// How long nodes may take to have a version ready: their compilers stand behind whatever else a machine does.
+pub const READY: Duration = Duration::from_secs(240);
 
 /// Uploads to `/v1/demo/plugins/<path>`, once no other upload of the tenant is under way: a node that still compiles
 /// one takes no second.
@@ -21,7 +26,7 @@ pub async fn upload_with(
     settings: &[(&str, &str)],
     component: &[u8],
 ) -> Result<Answer> {
-    eventually("leave to upload", || async {
+    within(READY, "leave to upload", || async {
         let answer = send(node, path, settings, component).await;
         answer.as_ref().map_or(true, |answer| answer.status != 429).then_some(answer)
     })
@@ -42,13 +47,26 @@ async fn send(node: &Node, path: &str, settings: &[(&str, &str)], component: &[u
     http::send(&node.admin, "POST", &path, Some(API_KEY), &headers, component).await
 }
 
-/// Uploads a component; the version. Other nodes may not be ready yet.
+/// Uploads a component, and waits until it is stored; the version. Other nodes may not be ready yet.
 pub async fn push(node: &Node, name: &str, component: &[u8], settings: &[(&str, &str)]) -> Result<String> {
     let answer = upload_with(node, name, settings, component).await?;
     ensure!((200..300).contains(&answer.status), "{}: {}", answer.status, answer.text());
-    let answer = answer.json()?;
-    let version = answer["version"].as_str().with_context(|| answer.to_string())?;
-    Ok(version.to_owned())
+    let mut about = answer.json()?;
+    if about["stored"] == false {
+        about = compiled(node, name, &about).await?;
+    }
+    ensure!(about["stored"] == true, "{about}");
+    Ok(about["version"].as_str().with_context(|| about.to_string())?.to_owned())
+}
+
+/// Waits until a version that was uploaded is stored, or not taken; what its node says of it.
+pub async fn compiled(node: &Node, name: &str, uploaded: &Value) -> Result<Value> {
+    let path = format!("/v1/demo/plugins/{name}/{}", uploaded["version"].as_str().unwrap_or_default());
+    within(READY, "a version is compiled and tried", || async {
+        let about = http::get(&node.admin, &path, Some(API_KEY)).await.ok()?.json().ok()?;
+        (about["stored"] == true || about["state"] == "failed").then_some(about)
+    })
+    .await
 }
 
 /// Percent-encoded, all but letters and digits.
@@ -72,7 +90,7 @@ pub async fn activate(node: &Node, name: &str, version: &str) -> Result<()> {
 
 /// Does something with a plugin, once all nodes have ready what it takes.
 pub async fn act_once_ready(node: &Node, name: &str, what: &str, body: &Value) -> Result<()> {
-    eventually("a version that is ready everywhere", || async {
+    within(READY, "a version that is ready everywhere", || async {
         let answer = act(node, name, what, body).await.ok()?;
         (answer.status == 200).then_some(())
     })

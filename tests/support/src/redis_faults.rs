@@ -128,6 +128,11 @@ impl Backend {
         Ok(cmd("XLEN").arg(key).query_async(&mut self.connection).await?)
     }
 
+    /// How many fields a hash has.
+    pub async fn fields(&mut self, key: &str) -> Result<usize> {
+        Ok(cmd("HLEN").arg(key).query_async(&mut self.connection).await?)
+    }
+
     /// A whole stream.
     pub async fn stream(&mut self, key: &str) -> Result<Vec<Entry>> {
         let mut command = cmd("XRANGE");
