@@ -8,7 +8,7 @@ use super::Shard;
 use super::connect::Refused;
 use crate::auth::{self, Identity};
 use crate::backbone::BackboneError;
-use crate::domain::{CloseReason, CursorKey, DeviceId, SessionId};
+use crate::domain::{CloseReason, CursorKey, DeviceId, SessionId, TenantId};
 use crate::plugin::{Facts, Hook};
 use crate::protocol::{Connect, Resumed, Subscribe};
 use crate::router::{IdentityHash, ResumeClaims};
@@ -100,7 +100,7 @@ impl Shard {
         if !is_known || !asks() {
             return None;
         }
-        let is_latest = latest(claims);
+        let is_latest = latest(claims.tenant.clone(), claims.attach);
         let holds = move |session: &Session| {
             is_latest(session)
                 && session.identity.token_hash == token
@@ -112,7 +112,7 @@ impl Shard {
     /// Takes a session of this node back from wherever it sits. One that is another's, or that has gone on since
     /// the resume token was given out, stays where it is.
     async fn come_home(&self, claims: &ResumeClaims, identity: &Identity) -> Option<Box<Session>> {
-        let is_latest = latest(claims);
+        let is_latest = latest(claims.tenant.clone(), claims.attach);
         let user = (!identity.is_anonymous()).then(|| identity.user.clone());
         let is_same = move |session: &Session| {
             let theirs = &session.identity;
@@ -152,8 +152,7 @@ impl Shard {
 }
 
 /// Whether a session's connection is the one that a resume token was given out to.
-fn latest(claims: &ResumeClaims) -> impl FnOnce(&Session) -> bool + Send + use<> {
-    let (tenant, attach) = (claims.tenant.clone(), claims.attach);
+fn latest(tenant: TenantId, attach: u32) -> impl FnOnce(&Session) -> bool + Send {
     move |session| session.tenant.id == tenant && session.connections == attach
 }
 
