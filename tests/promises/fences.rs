@@ -282,7 +282,8 @@ impl Walk<'_> {
                     self.inline.retain(|(depth, _)| *depth < self.depth + 1);
                 }
                 "mod" => self.module_declared(),
-                "use" => {
+                // What a type captures (`impl Fn() + use<'a>`) is no import.
+                "use" if self.text(self.at + 1) != "<" => {
                     self.at += 1;
                     self.tree(&[]);
                     continue;
@@ -321,7 +322,7 @@ impl Walk<'_> {
             match token.text.as_str() {
                 "{" => {
                     self.at += 1;
-                    while !matches!(self.text(self.at), "}" | "") {
+                    while !matches!(self.text(self.at), "}" | ";" | "") {
                         self.tree(&path);
                         if self.text(self.at) == "," {
                             self.at += 1;
@@ -596,6 +597,7 @@ mod on_samples {
             ("src/gateway.rs", "use crate::backbone::{embedded, redis}; fn f() { redis::connect() }"),
             ("src/session.rs", "mod window { use super::State; } #[cfg(test)] mod tests { use super::*; }"),
             ("src/shard/hub.rs", "use std::rc::Rc; use hyper::body::Incoming; pub(crate) fn f() {}"),
+            ("src/shard/errands.rs", "fn f<'a>(s: &'a str) -> impl Fn() + use<'a> { let t = { s }; move || () }"),
         ]);
         assert_eq!(found, [""; 0]);
     }
