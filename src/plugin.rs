@@ -51,6 +51,9 @@ pub use outcome::Failure;
 pub use prepare::{ContentHash, Prepared};
 pub use tables::{Table, Tables, TablesKeeper};
 
+/// How long a client waits at most for a node that does not know what is on.
+const CATCH_UP: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// The plugins of all tenants for whoever calls hooks: which is on, and what calls it.
 #[derive(Clone)]
 pub struct Plugins {
@@ -61,6 +64,15 @@ pub struct Plugins {
 }
 
 impl Plugins {
+    /// Waits until this node knows what is on at a moment of the backbone's clock: at once, but for one that could not
+    /// look for a while. It waits two seconds at most, so that a backbone that is away turns no client away.
+    /// Cancel-safe.
+    pub async fn catch_up(&self, at_ms: u64) {
+        if self.tables.known_until_ms() < at_ms {
+            let _ = tokio::time::timeout(CATCH_UP, self.tables.known(at_ms)).await;
+        }
+    }
+
     /// Who is called for a client, if anybody: see [`Table::for_client`].
     pub fn for_client(
         &self,

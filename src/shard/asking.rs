@@ -91,6 +91,7 @@ impl Shard {
     ) -> Result<Identity, Refused> {
         let now_ms = self.env.backbone.clock().now_ms();
         let refused = |error: auth::AuthError| Refused::new(error.close_reason(), error.to_string());
+        self.env.plugins.catch_up(now_ms).await;
         let plugin = self.env.plugins.for_client(&tenant.id, Hook::Authenticate, now_ms, &session.part());
         let Some((host, plugin)) = plugin else {
             return auth::authenticate(tenant, token, now_ms).map_err(refused);

@@ -201,3 +201,24 @@ async fn an_entry_meets_the_version_of_its_offset_on_every_node_and_whenever_it_
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_node_that_is_late_lets_nobody_past_a_plugin_that_is_on() {
+    proven(async {
+        let cluster = Cluster::start(&config(), &[]).await?;
+        let (one, two) = (&cluster.nodes[0], &cluster.nodes[1]);
+        let version = push(one, "one").await?;
+        until_state(one, &version, "ready").await?;
+        // The tenant lets in anonymous clients, the plugin nobody without a token.
+        let opened = Client::open(&two.ws("demo"), &Options::default()).await?;
+        let Ok(mut anonymous) = opened else { anyhow::bail!("no connection") };
+        two.sigstop()?;
+        activate(one, &version).await?;
+        anonymous.send_frame(&Options::default().connect_frame()).await?;
+        two.sigcont()?;
+        let (code, _) = anonymous.closed().await.context("it was let in")?;
+        ensure!(code == 4002, "{code}");
+        Ok(())
+    })
+    .await;
+}
