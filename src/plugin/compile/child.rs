@@ -54,15 +54,16 @@ enum Wrong {
 /// Gives up what a compiler does not need.
 fn confine(order: &Order) -> std::io::Result<()> {
     let limits = [
-        (Resource::AS, order.memory_bytes),
-        (Resource::CPU, order.seconds),
-        (Resource::FSIZE, OUTPUT_BYTES),
-        (Resource::NOFILE, 64),
-        (Resource::CORE, 0),
+        (Resource::AS, order.memory_bytes, order.memory_bytes),
+        // The one ends it by SIGXCPU, which says why; the other by SIGKILL, as the system does where memory is short.
+        (Resource::CPU, order.seconds, order.seconds + 1),
+        (Resource::FSIZE, OUTPUT_BYTES, OUTPUT_BYTES),
+        (Resource::NOFILE, 64, 64),
+        (Resource::CORE, 0, 0),
     ];
-    for (resource, most) in limits {
+    for (resource, soft, most) in limits {
         let (_, hard) = resource.get()?;
-        resource.set(most.min(hard), most.min(hard))?;
+        resource.set(soft.min(hard), most.min(hard))?;
     }
     // Where the system does not allow it, it compiles at normal priority.
     let _ = rustix::process::nice(19);
