@@ -103,6 +103,14 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_millis(20);
 
+    /// Keeps this thread busy.
+    fn run_for(duration: Duration) {
+        let began = Instant::now();
+        while began.elapsed() < duration {
+            std::hint::spin_loop();
+        }
+    }
+
     #[tokio::test]
     async fn who_waits_for_the_host_is_not_to_blame() {
         let (turns, meter) = (Turns::default(), Meter::default());
@@ -113,7 +121,7 @@ mod tests {
     async fn who_runs_is_to_blame() {
         let (turns, meter) = (Turns::default(), Meter::default());
         let runs = poll_fn(|_| {
-            std::thread::sleep(DEADLINE);
+            run_for(DEADLINE);
             Poll::<()>::Pending
         });
         assert_eq!(turns.within(DEADLINE, &meter, runs).await, Err(Failure::Timeout));
@@ -124,7 +132,7 @@ mod tests {
     async fn the_turns_of_others_do_not_count() {
         let (turns, meter) = (Turns::default(), Meter::default());
         let others = async {
-            std::thread::sleep(2 * DEADLINE);
+            run_for(2 * DEADLINE);
             turns.add(Duration::from_secs(3_600));
         };
         let mut waits = 0;

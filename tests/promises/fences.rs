@@ -597,7 +597,10 @@ mod on_samples {
             ("src/gateway.rs", "use crate::backbone::{embedded, redis}; fn f() { redis::connect() }"),
             ("src/session.rs", "mod window { use super::State; } #[cfg(test)] mod tests { use super::*; }"),
             ("src/shard/hub.rs", "use std::rc::Rc; use hyper::body::Incoming; pub(crate) fn f() {}"),
-            ("src/shard/errands.rs", "fn f<'a>(s: &'a str) -> impl Fn() + use<'a> { let t = { s }; move || () }"),
+            (
+                "src/shard/errands.rs",
+                "fn f<'a>(s: &'a str) -> impl Fn() + use<'a> { let t = { s }; move || () }",
+            ),
         ]);
         assert_eq!(found, [""; 0]);
     }
