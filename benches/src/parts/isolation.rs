@@ -24,8 +24,6 @@ const TURNS: usize = 5;
 pub fn run(args: &RunArgs, report: &mut Report) -> Result<()> {
     let node = Node::embedded(args, Some(1))?;
     let mut redis = Redis::connect(node.resp.context("the backbone is embedded")?)?;
-    node.put_on("demo", PROBE)?;
-    node.put_on("noisy", PROBE)?;
     let mut herd = Herd::start(args)?;
     open(&mut herd, &node, SUBSCRIBERS, Kind::Room)?;
     let rooms: Vec<String> = (0..CHANNELS).map(|n| format!("room:{n}")).collect();
@@ -33,6 +31,9 @@ pub fn run(args: &RunArgs, report: &mut Report) -> Result<()> {
     let _listeners = listeners?;
     // Their subscriptions announce themselves to nobody here.
     pause(Duration::from_secs(1));
+    // Afterwards, because the plugin wants tokens of whoever comes.
+    node.put_on("demo", PROBE)?;
+    node.put_on("noisy", PROBE)?;
     for (word, what) in [
         ("plain", "works as it should"),
         ("spin", "loops"),
