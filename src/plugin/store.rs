@@ -18,8 +18,8 @@
 //! # Nodes that join
 //!
 //! What is switched on must be ready on all nodes that live. Whoever switches it on asks who they are, decides no
-//! later than [`ASKED_MS`] after that, and so has stored it [`SETTLED_MS`] after that, or not at all. A node that
-//! starts makes itself known first. Whoever asked before does not know it; but what it reads [`SETTLED_MS`] later has
+//! later than [`ASKED_MS`] after that, and so has stored it `SETTLED_MS` after that, or not at all. A node that
+//! starts makes itself known first. Whoever asked before does not know it; but what it reads `SETTLED_MS` later has
 //! all that was decided without it, and that it prepares before it joins.
 
 use std::collections::BTreeMap;
