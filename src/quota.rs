@@ -1,4 +1,4 @@
-//! What one tenant may ask of this node: publications a second, and requests in flight.
+//! What one tenant may ask of this node: publications and dead letters a second, and requests in flight.
 //!
 //! *Invariant*: nothing waits here. A request finds room or learns when to come back; each number is an
 //! atomic that all shards share. Limits come with each call, so a changed one holds from the next on.
@@ -51,6 +51,8 @@ pub struct Quota {
     pub publishes: Rate,
     /// Publications of wide sends.
     pub sends: Rate,
+    /// Dead letters of messages whose plugin failed.
+    pub letters: Rate,
     requests: AtomicUsize,
     body_bytes: AtomicUsize,
 }

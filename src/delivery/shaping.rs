@@ -7,8 +7,7 @@
 //! *Invariants*: an entry meets the version that its offset says, or waits until this is known. What has no
 //! answer goes by the tenant's policy, never by chance.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use quick_cache::Weighter;
@@ -24,6 +23,7 @@ use crate::domain::{Offset, Publication, StreamKey, TenantId};
 use crate::plugin::answers::Replacement;
 use crate::plugin::contract::Recipient;
 use crate::plugin::{DeliverVerdict, Delivery, Facts, Failure, Plugin, Plugins, Scope};
+use crate::quota::Quotas;
 use crate::telemetry::{DeadLetterOutcome, Skip, events};
 
 /// Bytes of what plugins made, kept for others of the same audience.
@@ -39,14 +39,7 @@ pub struct Shaper {
     plugins: Plugins,
     backbone: Arc<dyn Backbone>,
     made: Cache<Key, Made, Weigh>,
-    letters: Mutex<Letters>,
-}
-
-/// The letters of the current second.
-#[derive(Debug, Default)]
-struct Letters {
-    second: u64,
-    tenants: HashMap<TenantId, u32>,
+    quotas: Quotas,
 }
 
 /// What was made, by which plugin, of what, for whom.
@@ -92,7 +85,7 @@ impl Shaper {
     pub fn new(plugins: Plugins, backbone: Arc<dyn Backbone>) -> Self {
         const TYPICAL: u64 = 512;
         let made = Cache::with_weighter((CACHE_BYTES / TYPICAL) as usize, CACHE_BYTES, Weigh);
-        Self { plugins, backbone, made, letters: Mutex::default() }
+        Self { plugins, backbone, made, quotas: Quotas::default() }
     }
 
     /// Whether these entries of a tenant meet no plugin, which needs no waiting to tell.
@@ -228,14 +221,7 @@ impl Shaper {
     }
 
     fn may_bury(&self, tenant: &TenantId) -> bool {
-        let second = self.backbone.clock().now_ms() / 1_000;
-        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
-        if letters.second != second {
-            *letters = Letters { second, ..Letters::default() };
-        }
-        let written = letters.tenants.entry(tenant.clone()).or_default();
-        *written += 1;
-        *written <= LETTERS_A_SECOND
+        self.quotas.of(tenant).letters.take(self.quotas.now(), 1, LETTERS_A_SECOND).is_ok()
     }
 
     /// The moment by which it is known what an entry meets. A backend that makes up offsets of the future does
