@@ -7,6 +7,8 @@ use tidegate::backbone::resp::{Limits, RequestDecoder, Scanner};
 use tidegate::domain::{ChannelName, Offset, Publication, RawEntry};
 use tidegate::protocol::{ClientFrame, Codec, Payload, ServerFrame, encode_message};
 use tidegate::transport::websocket::{Decoder, Event};
+use tidegate::transport::webtransport::frames::{self, StreamDecoder};
+use tidegate::transport::webtransport::{CapsuleDecoder, close_session};
 
 /// A client's frame in JSON.
 pub fn json_frame(input: &[u8]) {
@@ -163,6 +165,48 @@ pub fn websocket(input: &[u8]) {
 
 fn told(event: &Event<'_>) -> String {
     format!("{event:?}")
+}
+
+/// What a client sends on its stream of WebTransport: the same frames, or the same error, however it is cut.
+/// Written again they are frames that are read the same.
+pub fn stream_frames(input: &[u8]) {
+    let decode = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let (mut decoder, mut found, mut error) = (StreamDecoder::default(), Vec::new(), None);
+        for piece in pieces {
+            let mut bytes = piece.to_vec();
+            let mut rest = &mut bytes[..];
+            loop {
+                match decoder.next(&mut rest, 1_024) {
+                    Ok(None) => break,
+                    Ok(Some(frame)) => found.push(frame.to_vec()),
+                    Err(refused) => error = Some(refused),
+                }
+            }
+            assert!(rest.is_empty());
+        }
+        (found, error)
+    };
+    let (found, error) = decode(&mut std::iter::once(input));
+    assert_eq!(decode(&mut input.chunks(1)), (found.clone(), error));
+    assert!(found.iter().all(|frame| frame.len() <= 1_024));
+    let mut again = Vec::new();
+    found.iter().for_each(|frame| frames::frame(&mut again, |out| out.extend_from_slice(frame)));
+    assert_eq!(decode(&mut std::iter::once(&again[..])), (found, None));
+}
+
+/// Capsules beside a session: the same close, or the same error, however they are cut. A close that is
+/// written again is read the same.
+pub fn capsules(input: &[u8]) {
+    let decode = |input: &[u8], piece: usize| {
+        let mut decoder = CapsuleDecoder::default();
+        input.chunks(piece).find_map(|piece| decoder.feed(piece).transpose())
+    };
+    let found = decode(input, usize::MAX);
+    assert_eq!(decode(input, 1), found);
+    if let Some(Ok(close)) = found {
+        let again = close_session(close.code, &close.reason);
+        assert_eq!(decode(&again, usize::MAX), Some(Ok(close)));
+    }
 }
 
 /// Both codecs write the message so that any reader of theirs understands it.

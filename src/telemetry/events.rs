@@ -6,7 +6,7 @@
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::labels::{
     BackboneFault, CursorWriteOutcome, DeadLetterOutcome, Gap, Label, PublishOutcome, Refusal, Resume, Skip,
@@ -63,6 +63,31 @@ pub fn plugins_not_understood(tenant: &TenantId, error: &dyn Display) {
 /// The backbone does not say which plugins are on. What comes meanwhile waits.
 pub fn plugins_unknown(error: &dyn Display) {
     tracing::warn!(%error, "it is not known which plugins are on; messages wait");
+}
+
+/// The certificate that the node starts with is shown until this time, whatever clients say of it then.
+pub fn certificate_shown(expires: SystemTime) {
+    const SOON_DAYS: u64 = 7;
+    match expires.duration_since(SystemTime::now()) {
+        Err(_) => {
+            tracing::warn!("the certificate has expired: clients will refuse it; renew the files of [tls]")
+        }
+        Ok(left) if left.as_secs() < SOON_DAYS * 86_400 => {
+            tracing::warn!(expires_in_hours = left.as_secs() / 3600, "the certificate expires soon");
+        }
+        Ok(_) => {}
+    }
+}
+
+/// The certificate was exchanged for a newer one: from its files, or because it was half used up.
+pub fn certificate_exchanged(expires: SystemTime) {
+    let days = expires.duration_since(SystemTime::now()).map_or(0, |left| left.as_secs() / 86_400);
+    tracing::info!(expires_in_days = days, "new connections are shown a new certificate");
+}
+
+/// The files hold no certificate that can be used, or the wrong key.
+pub fn certificate_kept(error: &dyn Display) {
+    tracing::warn!(%error, "the old certificate is kept, because the new one cannot be used");
 }
 
 /// The node takes traffic.

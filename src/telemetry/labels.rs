@@ -76,6 +76,8 @@ labels! {
         WebTransport = "webtransport",
         /// Server-sent events.
         Sse = "sse",
+        /// Lines of JSON.
+        Ndjson = "ndjson",
     }
 
     /// Why a handshake was refused before there was a session.
