@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod answer;
+pub mod cors;
 pub mod dead_letters;
 pub mod drain;
 #[cfg(test)]
@@ -12,4 +13,6 @@ pub mod openapi;
 pub mod plugins;
 pub mod publish;
 pub mod resp;
+pub mod route;
 pub mod sessions;
+pub mod tickets;

@@ -1,4 +1,5 @@
-//! A client of protocol v1 for programs: connects, subscribes, acknowledges, comes back.
+//! A client of protocol v1 for programs: connects over whatever transport works, subscribes, acknowledges, comes
+//! back.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), tidegate::client::ClientError> {
@@ -16,169 +17,84 @@
 //! ```
 //!
 //! Invariants: one connection at a time; after a lost one the pause before the next is full-jitter
-//! exponential back-off, as close codes allow; every subscription is asked for again from its position.
+//! exponential back-off, as close codes allow; every subscription is asked for again from its position. Events are
+//! the same over every transport.
+//!
+//! Cancellation: [`Client::next`] may be dropped at any time and loses nothing. A request that is dropped may have
+//! been sent or not, and is never sent by half.
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::protocol::Message as Ws;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio::time::Instant;
 
 use crate::domain::Offset;
-use crate::protocol::Codec;
 
-pub use wire::{Event, Message};
+pub use error::ClientError;
+pub use event::{Event, Message};
+pub use options::{CertificateHash, Options, Subscription, Transport};
 
+mod attempt;
 mod backoff;
-mod wire;
+mod codec;
+mod connection;
+mod error;
+mod event;
+mod framing;
+mod http;
+mod lines;
+mod options;
+mod route;
+mod tls;
+mod websocket;
+mod webtransport;
 
+use attempt::Ways;
 use backoff::Backoff;
+use connection::{Connection, Heard};
+use error::Failure;
 
-/// How to connect, and to what.
-#[derive(Debug, Clone)]
-pub struct Options {
-    url: String,
-    tenant: String,
-    token: Option<String>,
-    device: Option<String>,
-    codec: Codec,
-    subscriptions: Vec<Subscription>,
-    reconnect: bool,
+/// How long a connection must have lasted for the next pause to begin small again.
+const STABLE: Duration = Duration::from_secs(10);
+/// Half of how long `connected` may take.
+const UNTIL_CONNECTED: Duration = Duration::from_secs(10);
+/// What a runtime that was busy may need to notice bytes that have come.
+const GRACE: Duration = Duration::from_millis(200);
+
+type Attempt = Pin<Box<dyn Future<Output = (Ways, Result<Connection, Failure>)> + Send>>;
+
+enum Link {
+    Down(Ways),
+    /// It goes on where it stood when [`Client::next`] is called again.
+    Connecting(Attempt),
+    Up(Connection, Ways),
 }
-
-/// What to subscribe to, and how.
-#[derive(Debug, Clone)]
-pub struct Subscription {
-    /// The channel.
-    pub channel: String,
-    /// Whether messages are acknowledged.
-    pub ack: bool,
-    /// Start after this offset; `None`: where the node says.
-    pub since: Option<Offset>,
-}
-
-impl Subscription {
-    /// Without acknowledgements.
-    pub fn listening(channel: impl Into<String>) -> Self {
-        Self { channel: channel.into(), ack: false, since: None }
-    }
-
-    /// With acknowledgements.
-    pub fn acking(channel: impl Into<String>) -> Self {
-        Self { ack: true, ..Self::listening(channel) }
-    }
-}
-
-impl Options {
-    /// `url` is the node's `http://` or `ws://` address, without a path.
-    pub fn new(url: impl Into<String>, tenant: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            tenant: tenant.into(),
-            token: None,
-            device: None,
-            codec: Codec::Json,
-            subscriptions: Vec::new(),
-            reconnect: true,
-        }
-    }
-
-    /// The token; without one the tenant must let anonymous clients in.
-    pub fn token(self, token: Option<String>) -> Self {
-        Self { token, ..self }
-    }
-
-    /// Names the device, so that its cursors outlive the session.
-    pub fn device(self, device: Option<String>) -> Self {
-        Self { device, ..self }
-    }
-
-    /// The encoding of frames.
-    pub fn codec(self, codec: Codec) -> Self {
-        Self { codec, ..self }
-    }
-
-    /// Adds a subscription.
-    pub fn subscribe(mut self, subscription: Subscription) -> Self {
-        self.subscriptions.push(subscription);
-        self
-    }
-
-    /// Gives up at the first lost connection.
-    pub fn once(self) -> Self {
-        Self { reconnect: false, ..self }
-    }
-
-    fn endpoint(&self) -> Result<String, ClientError> {
-        let base = self.url.trim_end_matches('/');
-        let base = match base.split_once("://") {
-            Some(("http" | "ws", rest)) => format!("ws://{rest}"),
-            Some(("https" | "wss", _)) => {
-                return Err(ClientError::Address(format!(
-                    "{base}: this client speaks no TLS; use http:// or ws://"
-                )));
-            }
-            _ => return Err(ClientError::Address(format!("{base} does not start with http:// or ws://"))),
-        };
-        Ok(format!("{base}/v1/{}/ws", self.tenant))
-    }
-}
-
-/// Why a client gave up.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The address cannot be used.
-    #[error("{0}")]
-    Address(String),
-    /// Nobody listens there, or the handshake was refused; only with [`Options::once`] or for refusals
-    /// that trying again does not mend.
-    #[error("cannot connect to {url}: {why}")]
-    Connect {
-        /// Where to.
-        url: String,
-        /// Why not.
-        why: String,
-    },
-    /// The node closed the connection and says that coming back is of no use.
-    #[error("the node closed the connection for good: {code} {reason}{}", hint(*code))]
-    Refused {
-        /// The close code.
-        code: u16,
-        /// Its reason.
-        reason: String,
-    },
-    /// The node says something that is not protocol v1.
-    #[error("the node said something that is not protocol v1: {0}")]
-    Protocol(String),
-    /// The request was sent while there was no connection.
-    #[error("there is no connection now")]
-    NotConnected,
-}
-
-fn hint(code: u16) -> &'static str {
-    match code {
-        4002 => " (the token is missing, wrong, expired or refused)",
-        4003 => " (there is no such tenant)",
-        4005 => " (the same device connected elsewhere)",
-        _ => "",
-    }
-}
-
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// A client. Nothing happens but in [`Client::next`] and while its other methods are awaited.
 pub struct Client {
-    options: Options,
-    socket: Option<Socket>,
+    options: Arc<Options>,
+    subscriptions: Vec<Subscription>,
+    token: Option<String>,
+    link: Link,
     resume: Option<String>,
     positions: BTreeMap<String, Place>,
     backoff: Backoff,
     next_id: u64,
-    /// What the node asked for, until the next connection.
+    /// Not before this moment a connection is made.
+    not_before: Option<Instant>,
+    /// What the node asked for before the connection ended.
     pause: Option<Duration>,
+    /// What `disconnect` said, for transports whose end has no code.
+    goodbye: Option<(u16, String)>,
+    /// When `connected` came, on this connection.
+    since: Option<Instant>,
+    heard: Instant,
+    ping: Duration,
 }
 
 /// Where a subscription stands.
@@ -191,129 +107,239 @@ impl Client {
     /// Connects at the first [`Client::next`].
     pub fn new(options: Options) -> Self {
         Self {
-            options,
-            socket: None,
+            subscriptions: options.subscriptions.clone(),
+            token: options.token.clone(),
+            options: Arc::new(options),
+            link: Link::Down(Ways::default()),
             resume: None,
             positions: BTreeMap::new(),
             backoff: Backoff::default(),
             next_id: 1,
+            not_before: None,
             pause: None,
+            goodbye: None,
+            since: None,
+            heard: Instant::now(),
+            ping: UNTIL_CONNECTED,
+        }
+    }
+
+    /// What carries the frames now; `None` without a connection.
+    pub fn transport(&self) -> Option<Transport> {
+        match &self.link {
+            Link::Up(connection, _) => Some(connection.transport()),
+            _ => None,
         }
     }
 
     /// What happens next; connects first where there is no connection.
     ///
-    /// Cancel-safe: dropping the future loses no message; a connection being made is made anew.
+    /// Cancel-safe: dropping the future loses no event, and a connection that is being made goes on being made by
+    /// the next call.
+    ///
+    /// # Errors
+    /// Those after which trying again is of no use, and with [`Options::once`] every end of the connection.
     pub async fn next(&mut self) -> Result<Event, ClientError> {
         loop {
-            let Some(socket) = &mut self.socket else {
+            let Link::Up(connection, _) = &mut self.link else {
                 self.connect().await?;
                 continue;
             };
-            let event = match socket.next().await {
-                Some(Ok(Ws::Text(text))) => wire::from_json(text.as_str())?,
-                Some(Ok(Ws::Binary(bytes))) => wire::from_cbor(&bytes)?,
-                Some(Ok(Ws::Close(close))) => {
-                    let (code, reason) = close
-                        .map_or((1005, String::new()), |close| (close.code.into(), close.reason.to_string()));
-                    return self.ended(code, reason);
-                }
-                Some(Ok(_)) => continue,
-                // Without a close frame nothing speaks against coming back.
-                Some(Err(_)) | None => return self.ended(1006, "the connection broke".into()),
+            let silent = (self.heard + 2 * self.ping).max(Instant::now() + GRACE);
+            let heard = match tokio::time::timeout_at(silent, connection.next()).await {
+                Ok(heard) => heard?,
+                Err(_) => Heard::broken(&"nothing was heard for too long"),
             };
-            self.remember(&event);
-            return Ok(event);
+            self.heard = Instant::now();
+            match heard {
+                Heard::Heartbeat => {}
+                Heard::Closed { code, reason } => return self.ended(code, reason),
+                Heard::Frame(frame) => {
+                    let event = event::event(frame)?;
+                    self.remember(&event);
+                    return Ok(event);
+                }
+            }
         }
     }
 
-    /// Acknowledges everything up to `offset` of a log. A connection that is lost meanwhile loses the
-    /// acknowledgement: the message comes again.
+    /// Acknowledges everything up to `offset` of a log, or one message of a queue. A connection that is lost
+    /// meanwhile loses the acknowledgement: the message comes again.
     pub async fn ack(&mut self, channel: &str, offset: Offset) -> Result<(), ClientError> {
         if let Some(place) = self.positions.get_mut(channel) {
             place.offset = place.offset.max(offset);
         }
-        self.send(json!({"type": "ack", "channel": channel, "offset": offset.to_string()})).await
+        self.say(json!({"type": "ack", "channel": channel, "offset": offset.to_string()})).await
     }
 
-    /// Publishes; the answer comes as [`Event::Done`] or [`Event::Error`] with the id returned here.
-    pub async fn publish(&mut self, channel: &str, data: Value) -> Result<u64, ClientError> {
-        let id = self.next_id;
-        self.next_id += 1;
-        self.send(json!({"type": "publish", "id": id, "channel": channel, "data": data})).await?;
+    /// Asks for one message again after `delay`, in whole milliseconds.
+    pub async fn nack(&mut self, channel: &str, offset: Offset, delay: Duration) -> Result<(), ClientError> {
+        let delay = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        let offset = offset.to_string();
+        self.say(json!({"type": "nack", "channel": channel, "offset": offset, "delay_ms": delay})).await
+    }
+
+    /// Subscribes, on this connection and on those after it; the answer comes as [`Event::Subscribed`], or as
+    /// [`Event::Error`] with the id returned here.
+    pub async fn subscribe(&mut self, subscription: Subscription) -> Result<u64, ClientError> {
+        let mut frame = self.wish(&subscription);
+        frame["type"] = "subscribe".into();
+        let id = self.request(frame).await?;
+        self.subscriptions.retain(|known| known.channel != subscription.channel);
+        self.subscriptions.push(subscription);
         Ok(id)
     }
 
-    /// Says goodbye.
-    pub async fn close(mut self) {
-        if let Some(mut socket) = self.socket.take() {
-            // The node learns of a lost connection as well, only later.
-            let _ = socket.close(None).await;
+    /// Unsubscribes; messages on their way may still come before [`Event::Done`].
+    pub async fn unsubscribe(&mut self, channel: &str) -> Result<u64, ClientError> {
+        let id = self.request(json!({"type": "unsubscribe", "channel": channel})).await?;
+        self.subscriptions.retain(|known| known.channel != channel);
+        self.positions.remove(channel);
+        Ok(id)
+    }
+
+    /// Publishes; the answer comes as [`Event::Done`] or [`Event::Error`] with the id returned here. An object or
+    /// array is JSON, a string is text.
+    pub async fn publish(&mut self, channel: &str, data: Value) -> Result<u64, ClientError> {
+        self.request(json!({"type": "publish", "channel": channel, "data": data})).await
+    }
+
+    /// Sends to the tenant's backends; the answer comes as [`Event::Done`] or [`Event::Error`].
+    pub async fn send(&mut self, topic: &str, data: Value) -> Result<u64, ClientError> {
+        self.request(json!({"type": "send", "topic": topic, "data": data})).await
+    }
+
+    /// Asks for the newest `limit` messages; they come in [`Event::Done`].
+    pub async fn history(&mut self, channel: &str, limit: u32) -> Result<u64, ClientError> {
+        self.request(json!({"type": "history", "channel": channel, "limit": limit})).await
+    }
+
+    /// Asks who is in a channel; the answer is in the frame of [`Event::Done`].
+    pub async fn presence(&mut self, channel: &str) -> Result<u64, ClientError> {
+        self.request(json!({"type": "presence", "channel": channel})).await
+    }
+
+    /// Replaces the token, on this connection and for those after it.
+    pub async fn refresh(&mut self, token: &str) -> Result<u64, ClientError> {
+        let id = self.request(json!({"type": "refresh", "token": token})).await?;
+        self.token = Some(token.to_owned());
+        Ok(id)
+    }
+
+    /// Asks for an [`Event::Pong`].
+    pub async fn ping(&mut self) -> Result<(), ClientError> {
+        self.say(json!({"type": "ping"})).await
+    }
+
+    /// Goes on from another UDP port of this machine, as a client does whose network changed: the session stays.
+    ///
+    /// # Errors
+    /// [`ClientError::Rebind`] over all transports but WebTransport, and where no port is to be had.
+    pub fn rebind(&mut self) -> Result<SocketAddr, ClientError> {
+        let Link::Up(connection, _) = &self.link else { return Err(ClientError::NotConnected) };
+        let moved = connection.rebind().ok_or_else(|| {
+            ClientError::Rebind(format!("{} has no such thing, WebTransport has", connection.transport()))
+        })?;
+        moved.map_err(|error| ClientError::Rebind(error.to_string()))
+    }
+
+    /// Says goodbye where the transport has one: over SSE and NDJSON the session waits for its client as after
+    /// any break. Takes a few seconds at most.
+    pub async fn close(self) {
+        if let Link::Up(connection, _) = self.link {
+            connection.close().await;
         }
     }
 
-    async fn send(&mut self, frame: Value) -> Result<(), ClientError> {
-        let socket = self.socket.as_mut().ok_or(ClientError::NotConnected)?;
-        let message = match self.options.codec {
-            Codec::Json => Ws::text(frame.to_string()),
-            Codec::Cbor => Ws::binary(wire::to_cbor(&frame)),
-        };
-        socket.send(message).await.map_err(|_| ClientError::NotConnected)
+    async fn request(&mut self, mut frame: Value) -> Result<u64, ClientError> {
+        let id = self.next_id;
+        self.next_id += 1;
+        frame["id"] = id.into();
+        self.say(frame).await?;
+        Ok(id)
     }
 
+    async fn say(&mut self, frame: Value) -> Result<(), ClientError> {
+        match &mut self.link {
+            Link::Up(connection, _) => connection.send(&frame).await,
+            _ => Err(ClientError::NotConnected),
+        }
+    }
+
+    /// Takes a step towards a connection.
     async fn connect(&mut self) -> Result<(), ClientError> {
-        if let Some(pause) = self.pause.take() {
-            tokio::time::sleep(pause).await;
+        if let Some(at) = self.not_before {
+            tokio::time::sleep_until(at).await;
+            self.not_before = None;
         }
-        let url = self.options.endpoint()?;
-        match wire::handshake(&url, self.options.codec).await {
-            Ok(socket) => self.socket = Some(socket),
-            Err(failure) if failure.is_final || !self.options.reconnect => {
-                return Err(ClientError::Connect { url, why: failure.why });
+        if let Link::Down(ways) = &mut self.link {
+            let ways = std::mem::take(ways);
+            self.link =
+                Link::Connecting(Box::pin(ways.connect(Arc::clone(&self.options), self.connect_frame())));
+        }
+        let Link::Connecting(attempt) = &mut self.link else { return Ok(()) };
+        let (ways, outcome) = attempt.await;
+        match outcome {
+            Ok(connection) => {
+                self.link = Link::Up(connection, ways);
+                (self.since, self.goodbye, self.pause) = (None, None, None);
+                (self.heard, self.ping) = (Instant::now(), UNTIL_CONNECTED);
+                Ok(())
             }
             Err(failure) => {
-                tracing::info!(url, why = failure.why, "cannot connect; trying again");
+                self.link = Link::Down(ways);
+                if failure.is_final || !self.options.reconnect {
+                    return Err(failure.into_error());
+                }
+                tracing::info!(url = failure.url, why = failure.why, "cannot connect; trying again");
                 // The node's word counts, where it has one; back-off keeps those apart that it told the same.
-                let pause = failure.retry_after.unwrap_or_default();
-                self.pause = Some(pause + self.backoff.next());
-                return Ok(());
+                let pause = failure.retry_after.unwrap_or_default() + self.backoff.next();
+                self.wait(pause);
+                Ok(())
             }
         }
-        let frame = self.connect_frame();
-        // A connection that breaks here says so at the next read.
-        let _ = self.send(frame).await;
-        Ok(())
+    }
+
+    fn wait(&mut self, pause: Duration) {
+        self.not_before = Some(Instant::now() + pause);
     }
 
     fn connect_frame(&self) -> Value {
         let mut frame = json!({"type": "connect"});
-        let named =
-            [("token", &self.options.token), ("device", &self.options.device), ("resume", &self.resume)];
+        let named = [("token", &self.token), ("device", &self.options.device), ("resume", &self.resume)];
         for (name, value) in named {
             if let Some(value) = value {
                 frame[name] = value.as_str().into();
             }
         }
-        let wish = |subscription: &Subscription| {
-            let mut wish = json!({"channel": subscription.channel, "ack": subscription.ack});
-            if let Some(place) = self.positions.get(&subscription.channel) {
-                wish["offset"] = place.offset.to_string().into();
-                wish["epoch"] = place.epoch.as_str().into();
-            } else if let Some(since) = subscription.since {
-                wish["offset"] = since.to_string().into();
-            }
-            wish
-        };
-        frame["subs"] = self.options.subscriptions.iter().map(wish).collect();
+        if let Some(ping) = self.options.ping {
+            frame["ping_ms"] = u64::try_from(ping.as_millis()).unwrap_or(u64::MAX).into();
+        }
+        frame["subs"] = self.subscriptions.iter().map(|subscription| self.wish(subscription)).collect();
         frame
+    }
+
+    fn wish(&self, subscription: &Subscription) -> Value {
+        let mut wish = json!({"channel": subscription.channel, "ack": subscription.ack});
+        if let Some(window) = subscription.window {
+            wish["window"] = window.into();
+        }
+        if let Some(place) = self.positions.get(&subscription.channel) {
+            wish["offset"] = place.offset.to_string().into();
+            wish["epoch"] = place.epoch.as_str().into();
+        } else if let Some(since) = subscription.since {
+            wish["offset"] = since.to_string().into();
+        }
+        wish
     }
 
     /// Keeps what the next connection needs.
     fn remember(&mut self, event: &Event) {
         match event {
-            Event::Connected { resume, .. } => {
+            Event::Connected { resume, ping, .. } => {
                 self.resume = Some(resume.clone());
-                self.backoff = Backoff::default();
+                self.ping = *ping;
+                self.since = Some(Instant::now());
             }
             Event::Subscribed { channel, offset, epoch, .. } | Event::Position { channel, offset, epoch } => {
                 self.positions.insert(channel.clone(), Place { offset: *offset, epoch: epoch.clone() });
@@ -327,27 +353,54 @@ impl Client {
                     place.offset = place.offset.max(message.offset);
                 }
             }
-            Event::Drain { retry_after } => self.pause = Some(*retry_after),
-            Event::Disconnect { retry_after: Some(pause) } => self.pause = Some(*pause),
+            Event::Drain { retry_after, url } => self.sent_away(Some(*retry_after), url.as_deref()),
+            Event::Disconnect { code, reason, retry_after, url, .. } => {
+                self.goodbye = Some((*code, reason.clone()));
+                self.sent_away(*retry_after, url.as_deref());
+            }
             _ => {}
         }
     }
 
+    fn sent_away(&mut self, pause: Option<Duration>, url: Option<&str>) {
+        self.pause = pause.or(self.pause);
+        if let (Some(url), Link::Up(_, ways)) = (url, &mut self.link) {
+            ways.go_to(url, &self.options);
+        }
+    }
+
     fn acks(&self, channel: &str) -> bool {
-        self.options.subscriptions.iter().any(|wish| wish.channel == channel && wish.ack)
+        self.subscriptions.iter().any(|wish| wish.channel == channel && wish.ack)
     }
 
     /// What a close means for this client (`domain/close.rs` has the ranges).
     fn ended(&mut self, code: u16, reason: String) -> Result<Event, ClientError> {
-        self.socket = None;
-        let is_final = (4000..4100).contains(&code);
-        if is_final || !self.options.reconnect {
+        let (code, reason) = match self.goodbye.take() {
+            // The end of a streamed body has no code, and a close frame may be lost.
+            Some(said) if !(4000..5000).contains(&code) => said,
+            _ => (code, reason),
+        };
+        if let Link::Up(connection, ways) = &mut self.link {
+            let (transport, mut ways) = (connection.transport(), std::mem::take(ways));
+            // A proxy that lets a handshake through, and then nothing.
+            if self.since.is_none() && !(4000..5000).contains(&code) {
+                ways.failed(transport);
+            }
+            self.link = Link::Down(ways);
+        }
+        if (4000..4100).contains(&code) || !self.options.reconnect {
             return Err(ClientError::Refused { code, reason });
         }
-        let now = (4200..4300).contains(&code);
-        if !now && self.pause.is_none() {
-            self.pause = Some(self.backoff.next());
+        let was_stable = self.since.is_some_and(|since| since.elapsed() >= STABLE);
+        if was_stable {
+            self.backoff = Backoff::default();
         }
+        let asked = self.pause.take();
+        let pause = match code {
+            4200..4300 if was_stable || asked.is_some() => asked.unwrap_or_default(),
+            _ => asked.unwrap_or_default() + self.backoff.next(),
+        };
+        self.wait(pause);
         Ok(Event::Closed { code, reason })
     }
 }

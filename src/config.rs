@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::{Table, Value};
@@ -41,6 +41,8 @@ use reader::{Context, Section};
 pub struct Config {
     /// This process.
     pub node: NodeConfig,
+    /// Its certificate.
+    pub tls: TlsConfig,
     /// Where the logs are.
     pub backbone: BackboneConfig,
     /// What the nodes of a cluster share.
@@ -70,6 +72,8 @@ pub struct NodeConfig {
     pub listen: SocketAddr,
     /// Where operators connect.
     pub admin_listen: SocketAddr,
+    /// Where clients connect over QUIC (UDP); `None`: at the address of `listen`. Port 0: the system chooses.
+    pub quic_listen: Option<SocketAddr>,
     /// Under which URL clients reach this node, where it differs from `listen`.
     pub public_url: Option<HttpUrl>,
     /// Threads that serve connections.
@@ -87,6 +91,26 @@ pub struct NodeConfig {
     pub accept: AcceptConfig,
     /// How long a node that goes away lets its clients move.
     pub drain_timeout: Duration,
+}
+
+/// The node's certificate, and what it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TlsConfig {
+    /// There is none: the public port is plain, and WebTransport, which needs one, is not spoken.
+    Off,
+    /// From files, which may be exchanged while the node runs.
+    Files {
+        /// The certificate and its chain, in PEM.
+        certificate: PathBuf,
+        /// Its private key, in PEM.
+        key: PathBuf,
+        /// Whether the public port speaks TLS; else only QUIC does.
+        tcp: bool,
+        /// Whether WebTransport is spoken.
+        quic: bool,
+    },
+    /// Made at the start, for WebTransport alone: pages have to be told its hash.
+    Development,
 }
 
 /// How fast connections may come. A second's worth may come at once.
@@ -269,7 +293,8 @@ impl Config {
 /// Reads the whole document; `None` only with a problem noted.
 fn read(mut root: Section<'_>) -> Option<Config> {
     let admin = sections::admin(root.section("admin"));
-    let node = sections::node(root.section("node"), admin.token.is_some());
+    let tls = sections::tls(root.section("tls"));
+    let node = sections::node(root.section("node"), admin.token.is_some(), &tls);
     let backbone = sections::backbone(root.section("backbone"));
     let cluster = sections::cluster(root.section("cluster"));
     let memory = sections::memory(root.section("memory"));
@@ -279,7 +304,19 @@ fn read(mut root: Section<'_>) -> Option<Config> {
     let limits = sections::limits(root.section("limits"), &Limits::default());
     let tenants = tenant::tenants(&mut root, &limits);
     let (node, backbone) = (node?, backbone?);
-    Some(Config { node, backbone, cluster, memory, retention, plugins, admin, telemetry, limits, tenants })
+    Some(Config {
+        node,
+        tls,
+        backbone,
+        cluster,
+        memory,
+        retention,
+        plugins,
+        admin,
+        telemetry,
+        limits,
+        tenants,
+    })
 }
 
 #[cfg(test)]

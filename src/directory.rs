@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::delivery::ShardId;
 use crate::domain::{CloseReason, DeviceId, SessionId, TenantId, UserId};
+use crate::protocol::{BadFrame, ClientFrame};
 
 /// Whether a session is the one that somebody means.
 pub type Wanted<S> = Box<dyn FnOnce(&S) -> bool + Send>;
@@ -29,6 +30,17 @@ pub enum Order<S> {
         /// Where it goes.
         to: oneshot::Sender<Option<Box<S>>>,
     },
+    /// Take frames of the session's client, that came beside its connection.
+    Say {
+        /// Which session.
+        session: SessionId,
+        /// What it has to be like.
+        wanted: Wanted<S>,
+        /// The frames, and what is said of those that are none.
+        frames: Vec<Result<ClientFrame, BadFrame>>,
+        /// What became of them.
+        to: oneshot::Sender<Option<Said>>,
+    },
     /// End the session.
     Close {
         /// Which session.
@@ -38,6 +50,19 @@ pub enum Order<S> {
         /// The same in words, where whoever ends it has some.
         message: Option<Box<str>>,
     },
+}
+
+/// What became of frames that came beside a session's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    /// The session took them; answers go out over its connection.
+    Heard,
+    /// The session is not as whoever brought them thinks.
+    Outdated,
+    /// It has no connection, over which answers could go.
+    NotConnected,
+    /// More waits for its client than may.
+    Behind,
 }
 
 /// Sessions of a tenant, by what is known of them.
@@ -65,12 +90,42 @@ pub struct Entry {
 }
 
 enum Ask<S> {
-    Take { session: SessionId, wanted: Wanted<S>, to: oneshot::Sender<Option<Box<S>>> },
-    TakeDevice { tenant: TenantId, user: UserId, device: DeviceId, to: oneshot::Sender<Option<Box<S>>> },
-    Register { entry: Entry, cap: usize },
-    Forget { session: SessionId, shard: ShardId },
-    Kick { tenant: TenantId, whose: Whose, message: Option<Box<str>>, to: oneshot::Sender<usize> },
-    HasSessions { tenant: TenantId, user: UserId, to: oneshot::Sender<bool> },
+    Take {
+        session: SessionId,
+        wanted: Wanted<S>,
+        to: oneshot::Sender<Option<Box<S>>>,
+    },
+    TakeDevice {
+        tenant: TenantId,
+        user: UserId,
+        device: DeviceId,
+        to: oneshot::Sender<Option<Box<S>>>,
+    },
+    Say {
+        session: SessionId,
+        wanted: Wanted<S>,
+        frames: Vec<Result<ClientFrame, BadFrame>>,
+        to: oneshot::Sender<Option<Said>>,
+    },
+    Register {
+        entry: Entry,
+        cap: usize,
+    },
+    Forget {
+        session: SessionId,
+        shard: ShardId,
+    },
+    Kick {
+        tenant: TenantId,
+        whose: Whose,
+        message: Option<Box<str>>,
+        to: oneshot::Sender<usize>,
+    },
+    HasSessions {
+        tenant: TenantId,
+        user: UserId,
+        to: oneshot::Sender<bool>,
+    },
 }
 
 /// The way to the directory. Cheap to clone; its calls wait for room, so they slow down whoever opens
@@ -112,6 +167,19 @@ impl<S: Send + 'static> Directory<S> {
         let (to, answer) = oneshot::channel();
         let (tenant, user, device) = (tenant.clone(), user.clone(), device.clone());
         self.asks.send(Ask::TakeDevice { tenant, user, device, to }).await.ok()?;
+        answer.await.ok().flatten()
+    }
+
+    /// Gives a session of this node frames of its client, if it is as `wanted`. `None` where this node does not have
+    /// it. Cancelled, the frames may be taken all the same.
+    pub async fn say(
+        &self,
+        session: SessionId,
+        wanted: impl FnOnce(&S) -> bool + Send + 'static,
+        frames: Vec<Result<ClientFrame, BadFrame>>,
+    ) -> Option<Said> {
+        let (to, answer) = oneshot::channel();
+        self.asks.send(Ask::Say { session, wanted: Box::new(wanted), frames, to }).await.ok()?;
         answer.await.ok().flatten()
     }
 
@@ -175,6 +243,12 @@ impl<S: Send + 'static> Owner<S> {
                     // It is entered here until its shard has given it up, and whoever takes it has a place for it.
                     if let Some(shard) = self.sessions.get(&session).map(|entry| entry.shard) {
                         self.detach(session, shard, wanted, to).await;
+                    }
+                }
+                Some(Ask::Say { session, wanted, frames, to }) => {
+                    // Without an entry, or a shard, the answer is that nobody has it.
+                    if let Some(shard) = self.sessions.get(&session).map(|entry| entry.shard) {
+                        self.order(shard, Order::Say { session, wanted, frames, to }).await;
                     }
                 }
                 Some(Ask::TakeDevice { tenant, user, device, to }) => {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle as ThreadHandle;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -19,6 +18,7 @@ use crate::api::drain::{self, Drain};
 use crate::api::health::{Health, Lifecycle};
 use crate::api::publish::Publishing;
 use crate::api::publish::sends::Sends;
+use crate::api::tickets::Tickets;
 use crate::api::{resp, sessions};
 use crate::backbone::embedded::Embedded;
 use crate::backbone::redis::{RedisBackbone, RedisConfig};
@@ -40,13 +40,16 @@ use crate::router::{AffinityKey, ClusterSecret, Members, NodeRecord, ResumeToken
 use crate::session::Session;
 use crate::shard::gate::Gate;
 use crate::shard::waiting::Detached;
-use crate::shard::{self, Env, Inlets};
+use crate::shard::{self, Env, Inlets, Page};
 use crate::telemetry::{Metrics, events};
 use crate::tenants::Tenants;
-use crate::transport::listener::bind_shards;
+use crate::transport::quic::Endpoint;
+use crate::transport::tls::TlsError;
 
+mod edge;
 mod plugins;
 
+use edge::Edge;
 use plugins::PluginStage;
 
 /// Why a node does not start.
@@ -69,6 +72,9 @@ pub enum StartError {
     /// Tenants' plugins cannot be run on this machine.
     #[error("tenants' plugins cannot be run here")]
     Plugins(#[from] HostError),
+    /// The certificate cannot be used.
+    #[error("the node has no certificate to show")]
+    Tls(#[from] TlsError),
     /// Too few files may be open for the connections that are wanted.
     #[error(transparent)]
     Files(#[from] crate::config::TooFewFiles),
@@ -86,6 +92,8 @@ pub struct Addresses {
     pub admin: SocketAddr,
     /// Backends, where the backbone is embedded.
     pub resp: Option<SocketAddr>,
+    /// Clients over QUIC, where the node has a certificate.
+    pub quic: Option<SocketAddr>,
 }
 
 /// A running node. Call [`Node::drain`] to end it without losing anything.
@@ -100,6 +108,7 @@ pub struct Node {
     leaving: CancellationToken,
     stop: CancellationToken,
     shards: Vec<ThreadHandle<io::Result<()>>>,
+    quic: Option<Endpoint>,
     sends: Sends,
     tasks: JoinSet<()>,
 }
@@ -136,24 +145,20 @@ impl Node {
     pub async fn start(
         config: &Config,
         metrics: Metrics,
-        page: Option<fn(&Addresses) -> String>,
+        page: Option<fn(&Addresses) -> Page>,
     ) -> Result<Self, StartError> {
         let places = places(&config.node, raise_file_limit()?)?;
         let count = config.node.shards.get();
-        let (http, listeners) = bind_shards(config.node.listen, count)
-            .map_err(|error| StartError::Listen { error, flag: "--listen" })?;
+        let edge = Edge::bind(config)?;
         let (admin_listener, admin) = listen(config.node.admin_listen, "--admin-listen").await?;
         let (backbone, resp, mut stages) = Stages::begin(config, metrics).await?;
-        let addresses = Addresses { http, admin, resp };
+        let addresses = Addresses { http: edge.http, admin, resp, quic: edge.quic_address() };
         let drain = Drain::new(count, config.node.drain_timeout);
         let leaving = CancellationToken::new();
         let secret = cluster_secret(config, &*stages.backbone).await?;
-        let resume = ResumeTokens::new(&secret);
 
-        let (to_shards, deliveries): (Vec<_>, Vec<_>) =
-            (0..count).map(|_| mpsc::channel::<Delivery>(SHARD_QUEUE)).unzip();
-        let (to_orders, orders): (Vec<_>, Vec<_>) =
-            (0..count).map(|_| mpsc::channel::<Order<Session>>(ORDER_QUEUE)).unzip();
+        let (to_shards, deliveries) = channels::<Delivery>(count, SHARD_QUEUE);
+        let (to_orders, orders) = channels::<Order<Session>>(count, ORDER_QUEUE);
         let (record, members) = stages.membership();
         let plugins = stages.plugins(&secret, record.subscribe()).await?;
         let directory = stages.directory(to_orders);
@@ -168,13 +173,13 @@ impl Node {
         stages.ingress(upstream.clone(), plugins.clone(), leaving.clone());
         stages.janitor();
 
-        let Stages { backbone: contract, tenants, metrics, stop, tasks, .. } = stages;
+        let Stages { backbone: contract, tenants, metrics, stop, mut tasks, .. } = stages;
         let node = config.node.id.clone();
         let publishing = Publishing::new(node.clone(), contract.clone(), metrics.clone(), upstream.clone());
-        let sends = publishing.sends.clone();
         let env = Env {
             id: ShardId(0),
             node: node.clone(),
+            tickets: Tickets::new(&secret, contract.clone()),
             backbone: contract,
             feed,
             queues,
@@ -184,25 +189,35 @@ impl Node {
             news,
             shaper,
             tenants,
-            resume,
+            resume: ResumeTokens::new(&secret),
+            route: edge.route(config),
+            tls: edge.tls(),
             publishing,
             metrics,
             gate: Gate::new(places, &config.node.accept),
             header_timeout: config.node.header_timeout,
             detached: Detached::new(config.node.max_detached_sessions),
             drain: drain.clone(),
-            page: page.map(|page| Bytes::from(page(&addresses))),
+            page: page.map(|page| page(&addresses)),
         };
-        let inlets = listeners.into_iter().zip(deliveries).zip(orders);
-        let mut shards = Vec::with_capacity(count);
-        for (id, ((listener, deliveries), orders)) in inlets.enumerate() {
-            // Configuration allows `ShardId::MOST` at most.
-            let env = Env { id: ShardId(id as u8), ..env.clone() };
-            shards.push(shard::spawn(env, Inlets { listener, deliveries, orders })?);
-        }
+        let (inlets, quic) = edge.open(deliveries, orders, stop.clone(), &mut tasks)?;
+        let shards = spawn_shards(&env, inlets)?;
         lifecycle.send_replace(Lifecycle::Ready);
         events::node_ready(&node);
-        Ok(Self { addresses, node, backbone, lifecycle, record, drain, leaving, stop, shards, sends, tasks })
+        Ok(Self {
+            addresses,
+            node,
+            backbone,
+            lifecycle,
+            record,
+            drain,
+            leaving,
+            stop,
+            shards,
+            quic,
+            sends: env.publishing.sends,
+            tasks,
+        })
     }
 
     /// Where it can be reached.
@@ -233,6 +248,9 @@ impl Node {
             self.drain.force(self.drain.sessions());
         }
         let left = plan.deadline.saturating_duration_since(Instant::now());
+        if let Some(quic) = self.quic.take() {
+            quic.close(left).await;
+        }
         self.sends.finish(left).await;
         self.stop.cancel();
         let end = async {
@@ -247,6 +265,18 @@ impl Node {
         }
         events::drain_ended(&self.node, self.drain.forced(), plan.began.elapsed());
     }
+}
+
+/// A bounded queue for each shard.
+fn channels<T>(shards: usize, size: usize) -> (Vec<mpsc::Sender<T>>, Vec<mpsc::Receiver<T>>) {
+    (0..shards).map(|_| mpsc::channel(size)).unzip()
+}
+
+/// Starts a shard for each set of inlets.
+fn spawn_shards(env: &Env, inlets: Vec<Inlets>) -> io::Result<Vec<ThreadHandle<io::Result<()>>>> {
+    // Configuration allows `ShardId::MOST` at most.
+    let numbered = inlets.into_iter().enumerate().map(|(id, inlets)| (ShardId(id as u8), inlets));
+    numbered.map(|(id, inlets)| shard::spawn(Env { id, ..env.clone() }, inlets)).collect()
 }
 
 fn join_shard(shard: ThreadHandle<io::Result<()>>) {

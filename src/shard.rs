@@ -20,6 +20,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::drain::Drain;
 use crate::api::publish::Publishing;
+use crate::api::route::Route;
+use crate::api::tickets::Tickets;
 use crate::backbone::Backbone;
 use crate::delivery::queues::{self, QueuesHandle};
 use crate::delivery::{Delivery, FeedHandle, Request, Shaper, ShardId, Upstream};
@@ -31,6 +33,7 @@ use crate::session::Session;
 use crate::telemetry::{Metrics, events};
 use crate::tenants::Tenants;
 use crate::transport::listener;
+use crate::transport::quic::Incoming;
 
 mod admit;
 mod asking;
@@ -43,6 +46,7 @@ mod http;
 mod hub;
 mod line;
 mod perform;
+mod quic;
 mod refuse;
 mod requests;
 mod seat;
@@ -83,6 +87,12 @@ pub struct Env {
     pub tenants: Arc<Tenants>,
     /// Issues and verifies resume tokens.
     pub resume: ResumeTokens,
+    /// Issues and redeems tickets.
+    pub tickets: Tickets,
+    /// What clients are told of this node.
+    pub route: Route,
+    /// TLS of the public port, where it has it.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
     /// HTTP publish.
     pub publishing: Publishing,
     /// Counters.
@@ -96,13 +106,24 @@ pub struct Env {
     /// The node's end.
     pub drain: Drain,
     /// The page served at `/`, where there is one.
-    pub page: Option<Bytes>,
+    pub page: Option<Page>,
+}
+
+/// A page to try the node with.
+#[derive(Clone)]
+pub struct Page {
+    /// The page.
+    pub html: Bytes,
+    /// The client that it uses.
+    pub script: &'static str,
 }
 
 /// What comes to a shard from outside.
 pub struct Inlets {
     /// Clients.
     pub listener: std::net::TcpListener,
+    /// Clients over QUIC: nobody sends them where the node does not speak it.
+    pub incoming: mpsc::Receiver<Incoming>,
     /// What the feed sends.
     pub deliveries: mpsc::Receiver<Delivery>,
     /// What the directory asks.
@@ -144,7 +165,7 @@ struct Shard {
 
 impl Shard {
     async fn run(env: Env, inlets: Inlets) -> io::Result<()> {
-        let Inlets { listener, deliveries, orders } = inlets;
+        let Inlets { listener, incoming, deliveries, orders } = inlets;
         let listener = TcpListener::from_std(listener)?;
         let waiting = Waiting::new(env.detached.clone());
         let shard = Rc::new(Self {
@@ -169,6 +190,7 @@ impl Shard {
             env,
         });
         shard.spawn(shard.clone().accept(listener));
+        shard.spawn(shard.clone().accept_quic(incoming));
         let talking = tokio::task::spawn_local(shard.clone().keep_talking());
         let storing = tokio::task::spawn_local(shard.clone().keep_storing_cursors());
         tokio::select! {
@@ -240,6 +262,11 @@ impl Shard {
                     self.spawn(async move { shard.retire(session, CloseReason::Replaced).await });
                 }
             }
+            Order::Say { session, wanted, frames, to } => {
+                let said = self.with(|state| state.say(session, wanted, frames));
+                // Nobody may wait for the answer any more; the frames are taken all the same.
+                let _ = to.send(said);
+            }
             Order::Close { session, reason, message } => self.with(|state| {
                 if let Some(at) = state.find(session) {
                     state.close(
@@ -285,7 +312,7 @@ impl Shard {
                 let why = if told.is_some() { "it is told to come again" } else { "it is closed" };
                 events::handshake_refused(self.env.metrics.node(), refused.reason, peer.ip(), &why);
                 if let Some(telling) = told {
-                    self.spawn(refuse::turn_away(stream, refused, telling));
+                    self.spawn(refuse::turn_away(stream, self.env.tls.clone(), refused, telling));
                 }
             }
         }

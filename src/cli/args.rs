@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+use crate::client::{CertificateHash, Transport};
 use crate::config::Secret;
 use crate::domain::{ChannelName, DeviceId, Offset, SessionId, TenantId, UserId};
 use crate::protocol::Codec;
@@ -137,6 +138,17 @@ pub struct NodeArgs {
     /// [default: 127.0.0.1:6380].
     #[arg(long, value_name = "ADDRESS")]
     pub resp_listen: Option<SocketAddr>,
+    /// The certificate of this node, in PEM, with its chain: clients then connect with TLS, and over
+    /// WebTransport. The file may be exchanged while the node runs.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+    /// The certificate's private key, in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
+    /// Where clients connect over WebTransport, which is UDP [default: the address of --listen]. It needs
+    /// a certificate; with --demo one for development is made.
+    #[arg(long, value_name = "ADDRESS")]
+    pub quic_listen: Option<SocketAddr>,
     /// The URL under which clients reach this node, where it is not the address it listens on.
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
@@ -237,15 +249,27 @@ Examples:
   tidegate client --channel room:1 --channel live:scores --json
   tidegate client --token \"$(tidegate token --demo --user alice)\" --channel user:alice --device phone --ack
   tidegate client --channel room:1 --since 0-0 --count 10
+  tidegate client --url https://push.example.com --transport webtransport --channel room:1
+  tidegate client --url https://127.0.0.1:8443 --ca ca.pem --channel room:1
 
-With --json every message is one line of JSON on standard output.";
+Without --transport it asks the node what it offers: WebTransport is tried first, then a WebSocket, then
+server-sent events. With --json every message is one line of JSON on standard output.";
 
 /// Where to connect, and to what.
 #[derive(Debug, Clone, Args)]
 pub struct ClientArgs {
-    /// The node.
+    /// The node: http:// or https://, its host and its port.
     #[arg(long, env = "TIDEGATE_URL", default_value = DEFAULT_URL)]
     pub url: String,
+    /// What carries the frames.
+    #[arg(long, value_enum, default_value_t = TransportArg::Auto)]
+    pub transport: TransportArg,
+    /// Trust the authorities in this file (PEM) too, besides those that the system trusts.
+    #[arg(long, value_name = "FILE", conflicts_with = "certificate_hash")]
+    pub ca: Option<PathBuf>,
+    /// Trust the certificate with this SHA-256 hash and no other; for development. May be repeated.
+    #[arg(long, value_name = "HEX")]
+    pub certificate_hash: Vec<CertificateHash>,
     /// The tenant.
     #[arg(long, default_value = DEFAULT_TENANT)]
     pub tenant: TenantId,
@@ -264,7 +288,7 @@ pub struct ClientArgs {
     /// The device: its cursors outlive the connection.
     #[arg(long)]
     pub device: Option<DeviceId>,
-    /// The encoding of frames.
+    /// The encoding of frames; sse and ndjson carry JSON only.
     #[arg(long, value_enum, default_value_t = CodecArg::Json)]
     pub codec: CodecArg,
     /// Stop after so many messages.
@@ -276,6 +300,35 @@ pub struct ClientArgs {
     /// Start after this offset; 0-0 is the beginning.
     #[arg(long, value_name = "OFFSET")]
     pub since: Option<Offset>,
+}
+
+/// A transport, as the command line names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TransportArg {
+    /// Whichever works.
+    Auto,
+    /// A WebSocket, over TLS with https://.
+    #[value(name = "websocket")]
+    WebSocket,
+    /// WebTransport: HTTP/3, over UDP.
+    #[value(name = "webtransport")]
+    WebTransport,
+    /// Server-sent events.
+    Sse,
+    /// Lines of JSON.
+    Ndjson,
+}
+
+impl From<TransportArg> for Option<Transport> {
+    fn from(transport: TransportArg) -> Self {
+        match transport {
+            TransportArg::Auto => None,
+            TransportArg::WebSocket => Some(Transport::WebSocket),
+            TransportArg::WebTransport => Some(Transport::WebTransport),
+            TransportArg::Sse => Some(Transport::Sse),
+            TransportArg::Ndjson => Some(Transport::Ndjson),
+        }
+    }
 }
 
 /// An encoding, as the command line names it.
@@ -425,7 +478,7 @@ pub struct KickArgs {
     #[arg(long, default_value = DEFAULT_TENANT)]
     pub tenant: TenantId,
     /// One session, by the id in `connected` and in what it sends.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     pub session: Option<SessionId>,
     /// All sessions of a user.
     #[arg(long)]

@@ -5,11 +5,14 @@ use std::io::Write as _;
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
-use super::args::ClientArgs;
-use crate::client::{Client, Event, Message, Options, Subscription};
+use super::args::{ClientArgs, CodecArg, TransportArg};
+use crate::client::{Client, ClientError, Event, Message, Options, Subscription};
 
 /// Prints messages until `--count` of them have come or somebody presses Ctrl-C.
 pub async fn run(args: ClientArgs) -> Result<()> {
+    if args.codec == CodecArg::Cbor && matches!(args.transport, TransportArg::Sse | TransportArg::Ndjson) {
+        bail!("--codec cbor does not go with this --transport: SSE and NDJSON carry JSON only");
+    }
     let mut client = Client::new(options(&args));
     tokio::select! {
         result = print(&args, &mut client) => result?,
@@ -23,11 +26,15 @@ fn options(args: &ClientArgs) -> Options {
     let options = Options::new(&args.url, args.tenant.as_str())
         .token(args.token.as_ref().map(|token| token.expose().to_owned()))
         .device(args.device.as_ref().map(ToString::to_string))
-        .codec(args.codec.into());
+        .codec(args.codec.into())
+        .transport(args.transport.into())
+        .ca(args.ca.clone())
+        .certificate_hashes(args.certificate_hash.clone());
     args.channels.iter().fold(options, |options, channel| {
         options.subscribe(Subscription {
             channel: channel.to_string(),
             ack: args.ack || args.withhold,
+            window: None,
             since: args.since,
         })
     })
@@ -36,7 +43,9 @@ fn options(args: &ClientArgs) -> Options {
 async fn print(args: &ClientArgs, client: &mut Client) -> Result<()> {
     let mut count = 0;
     while args.count.is_none_or(|wanted| count < wanted) {
-        match client.next().await? {
+        let event = client.next().await;
+        let over = client.transport().map_or("nothing", |transport| transport.name());
+        match event.map_err(advised)? {
             Event::Message(message) => {
                 show(&message, args.json)?;
                 count += 1;
@@ -46,7 +55,7 @@ async fn print(args: &ClientArgs, client: &mut Client) -> Result<()> {
                 }
             }
             Event::Connected { user, node, resumed, .. } => {
-                eprintln!("connected to {node} as {user} ({resumed})");
+                eprintln!("connected to {node} over {over} as {user} ({resumed})");
             }
             Event::Subscribed { channel, offset, recovered, .. } => {
                 let missing =
@@ -65,6 +74,21 @@ async fn print(args: &ClientArgs, client: &mut Client) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the error says, and which flag may help.
+fn advised(error: ClientError) -> anyhow::Error {
+    let advice = match &error {
+        ClientError::Certificate { .. } => {
+            "name the file of its authority with --ca, or in development the certificate's hash with --certificate-hash"
+        }
+        ClientError::Unanswered { .. } => "--transport websocket needs TCP only",
+        ClientError::Connect { .. } => {
+            "is the node running there? Check --url (or TIDEGATE_URL) and --tenant"
+        }
+        _ => return error.into(),
+    };
+    anyhow::anyhow!("{error}; {advice}")
 }
 
 /// One line: JSON as it came, or `offset attempt channel data`.

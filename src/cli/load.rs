@@ -36,6 +36,11 @@ pub(super) fn read(file: Option<&Path>) -> Result<RawConfig, ConfigErrors> {
     RawConfig::from_toml(&text, file)
 }
 
+/// A file that a flag names, wherever the configuration file lies.
+fn absolute(file: &Path) -> String {
+    std::path::absolute(file).unwrap_or_else(|_| file.to_owned()).to_string_lossy().into_owned()
+}
+
 /// Lays the flags over the document.
 fn apply(args: &NodeArgs, raw: &mut RawConfig) {
     if let Some(url) = &args.redis {
@@ -49,6 +54,9 @@ fn apply(args: &NodeArgs, raw: &mut RawConfig) {
     for (path, value, flag) in [
         ("node.listen", args.listen.map(|address| address.to_string()), "--listen"),
         ("node.admin_listen", args.admin_listen.map(|address| address.to_string()), "--admin-listen"),
+        ("tls.certificate", args.tls_certificate.as_deref().map(absolute), "--tls-certificate"),
+        ("tls.key", args.tls_key.as_deref().map(absolute), "--tls-key"),
+        ("node.quic_listen", args.quic_listen.map(|address| address.to_string()), "--quic-listen"),
         ("node.public_url", args.public_url.clone(), "--public-url"),
         ("node.id", args.node_id.clone(), "--node-id"),
         ("telemetry.log_level", args.log_level.clone(), "--log-level"),

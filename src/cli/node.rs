@@ -11,6 +11,7 @@ use super::{CliError, NodeArgs, TokenArgs, load};
 use crate::config::{Config, DEMO_API_KEY, DEMO_TENANT, LogFormat};
 use crate::domain::UserId;
 use crate::gateway::{Addresses, Node};
+use crate::shard::Page;
 use crate::telemetry::{self, Metrics};
 
 /// Runs a node for development, with the demo tenant and the page, and says what to try.
@@ -46,7 +47,7 @@ async fn serve_until_signal(
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let page = demo.then_some(page as fn(&Addresses) -> String);
+    let page = demo.then_some(page as fn(&Addresses) -> Page);
     // It may take minutes where plugins have to be compiled.
     let node = tokio::select! {
         started = Node::start(config, metrics, page) => started?,
@@ -83,6 +84,9 @@ fn announce(addresses: &Addresses) -> anyhow::Result<()> {
     let mut line = format!("ready http={} admin={}", addresses.http, addresses.admin);
     if let Some(resp) = addresses.resp {
         write!(line, " resp={resp}")?;
+    }
+    if let Some(quic) = addresses.quic {
+        write!(line, " quic={quic}")?;
     }
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")?;
@@ -150,13 +154,14 @@ fn demo_token() -> Result<String, CliError> {
 }
 
 /// The page with its placeholders filled in.
-fn page(addresses: &Addresses) -> String {
+fn page(addresses: &Addresses) -> Page {
     let Lines { xadd, python, curl } = lines(addresses);
-    include_str!("../../examples/live-room/index.html")
+    let html = include_str!("../../examples/live-room/index.html")
         .replace("{{TENANT}}", DEMO_TENANT)
         .replace("{{XADD}}", &escaped(&xadd))
         .replace("{{PYTHON}}", &escaped(&python))
-        .replace("{{CURL}}", &escaped(&curl))
+        .replace("{{CURL}}", &escaped(&curl));
+    Page { html: html.into(), script: include_str!("../../sdk/js/dist/tidegate.min.js") }
 }
 
 fn escaped(text: &str) -> String {

@@ -277,3 +277,12 @@ fn dlq_says_which_letters_and_removes_all_only_when_meant() {
         assert_eq!(misuse(line).1, 2, "{line}");
     }
 }
+
+/// A session's id is base64url, which may begin with a hyphen.
+#[test]
+fn a_session_whose_id_begins_with_a_hyphen_is_no_flag() {
+    let id = "-vigKl8cAffqG1wqrcGQRQ";
+    let parsed = Cli::try_parse_from(["tidegate", "kick", "--key", "k", "--session", id]);
+    let Command::Kick(args) = parsed.unwrap().into_command() else { panic!("it is `kick`") };
+    assert_eq!(args.session.map(|session| session.to_string()).as_deref(), Some(id));
+}

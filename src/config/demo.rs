@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::domain::{EventKind, EventRules, NamespaceRules, OnSlow, PublishRight, StreamRetention, TenantId};
 
-use super::Config;
 use super::plugins::TenantPlugins;
 use super::tenant::{JwtConfig, JwtKey, KeyMaterial, TenantConfig};
 use super::values::{ApiKeyHash, Origins, Secret};
+use super::{Config, TlsConfig};
 
 /// The demo tenant's name.
 pub const DEMO_TENANT: &str = "demo";
@@ -20,7 +20,7 @@ pub const DEMO_JWT_SECRET: &str = "tidegate-demo-development-key-not-a-secret";
 
 impl Config {
     /// Adds the tenant `demo` in place of one of that name: anonymous clients, a well-known API key and
-    /// a well-known signing key. Not for production, which is why whoever calls this warns.
+    /// a well-known signing key; and, where there is none, a certificate for development. Not for production, which is why whoever calls this warns.
     pub fn add_demo(&mut self) {
         let id = TenantId::parse(DEMO_TENANT).expect("the demo tenant's name is valid");
         let backend_only = |rules| NamespaceRules { publish: PublishRight::Nobody, ..rules };
@@ -54,5 +54,9 @@ impl Config {
             ],
         };
         self.tenants.insert(id, tenant);
+        // Browsers speak WebTransport with nobody who has no certificate.
+        if self.tls == TlsConfig::Off {
+            self.tls = TlsConfig::Development;
+        }
     }
 }

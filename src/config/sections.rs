@@ -9,7 +9,7 @@ use crate::domain::{Limits, NodeId};
 use super::reader::Section;
 use super::{
     AcceptConfig, AdminConfig, BackboneConfig, ClusterConfig, LogFormat, MemoryConfig, Network, NodeConfig,
-    RetentionConfig, TelemetryConfig, Wake,
+    RetentionConfig, TelemetryConfig, TlsConfig, Wake,
 };
 
 const ADDRESS: &str = "an IP address and a port, such as \"127.0.0.1:8080\" or \"[::1]:8080\"";
@@ -18,7 +18,7 @@ const ADDRESS: &str = "an IP address and a port, such as \"127.0.0.1:8080\" or \
 const SECRET_BYTES: usize = 16;
 
 /// `[node]`.
-pub(super) fn node(mut section: Section<'_>, has_admin_token: bool) -> Option<NodeConfig> {
+pub(super) fn node(mut section: Section<'_>, has_admin_token: bool, tls: &TlsConfig) -> Option<NodeConfig> {
     let has_id = section.has("id");
     let id = section.parsed("id").or_else(|| (!has_id).then(default_node_id));
     let listen = section.parsed_as("listen", SocketAddr::from(([127, 0, 0, 1], 8080)), ADDRESS);
@@ -37,6 +37,7 @@ pub(super) fn node(mut section: Section<'_>, has_admin_token: bool) -> Option<No
             ),
         );
     }
+    let quic_listen = quic_listen(&mut section, tls);
     let public_url = section.parsed("public_url");
     let shards = section.number("shards", cores().get(), 1..=1_024);
     let max_connections = section.optional_number("max_connections", 1..=10_000_000);
@@ -49,6 +50,7 @@ pub(super) fn node(mut section: Section<'_>, has_admin_token: bool) -> Option<No
         id: id?,
         listen,
         admin_listen,
+        quic_listen,
         public_url,
         shards: NonZeroUsize::new(shards).unwrap_or(NonZeroUsize::MIN),
         max_connections: max_connections.and_then(NonZeroUsize::new),
@@ -58,6 +60,47 @@ pub(super) fn node(mut section: Section<'_>, has_admin_token: bool) -> Option<No
         accept,
         drain_timeout,
     })
+}
+
+fn quic_listen(section: &mut Section<'_>, tls: &TlsConfig) -> Option<SocketAddr> {
+    const NONE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+    let given = section.has("quic_listen");
+    let address = section.parsed_as("quic_listen", NONE, ADDRESS);
+    // With --demo a certificate comes later.
+    if given && matches!(tls, TlsConfig::Files { quic: false, .. }) {
+        section.wrong("quic_listen", "is set, and tls.quic is false: keep one of them");
+    }
+    given.then_some(address)
+}
+
+/// `[tls]`.
+pub(super) fn tls(mut section: Section<'_>) -> TlsConfig {
+    let mut file = |key| section.name(key).map(|file| section.context().folder.join(file));
+    let (certificate, key) = (file("certificate"), file("key"));
+    let (tcp, quic) = (section.flag("tcp", true), section.flag("quic", true));
+    let development = section.flag("development", false);
+    match (certificate, key) {
+        (Some(_), Some(_)) if development => {
+            section.wrong("development", "is true, and a certificate is given: keep one of them");
+            TlsConfig::Off
+        }
+        (Some(certificate), Some(key)) => {
+            if !tcp && !quic {
+                section.wrong("quic", "is false, and so is tcp: then the certificate is for nothing");
+            }
+            TlsConfig::Files { certificate, key, tcp, quic }
+        }
+        (Some(_), None) => {
+            section.wrong("key", "is missing: give the file with the certificate's private key");
+            TlsConfig::Off
+        }
+        (None, Some(_)) => {
+            section.wrong("certificate", "is missing: give the file with the key's certificate");
+            TlsConfig::Off
+        }
+        (None, None) if development => TlsConfig::Development,
+        (None, None) => TlsConfig::Off,
+    }
 }
 
 fn accept(section: &mut Section<'_>) -> AcceptConfig {

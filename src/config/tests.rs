@@ -148,7 +148,7 @@ fn everything_wrong_is_said_at_once() {
 #[test]
 fn each_setting_says_what_would_be_right() {
     for (toml, place, says) in [
-        ("[nodes]", "nodes", "no such setting; here there are: admin, node"),
+        ("[nodes]", "nodes", "no such setting; here there are: admin, tls, node"),
         ("node = 3", "node", "must be a table, is an integer"),
         ("[node]\nid = 'A b'", "node.id", "a-z, 0-9"),
         ("[node]\npublic_url = 'push.example.com'", "node.public_url", "https://push.example.com"),

@@ -33,6 +33,11 @@ pub fn letter_lease(stream: &StreamKey, offset: Offset, user: &str) -> String {
     format!("tg:sys:lease:letter:{stream}:{offset}:{user}")
 }
 
+/// Lease of the node that redeemed a ticket, which nobody redeems again.
+pub fn ticket_lease(tenant: &TenantId, ticket: &str) -> String {
+    format!("tg:sys:lease:ticket:{tenant}:{ticket}")
+}
+
 /// Key of a tenant's key-value store for plugins: a hash.
 pub fn kv_key(tenant: &TenantId) -> String {
     format!("tg:{tenant}:kv:default")

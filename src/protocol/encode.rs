@@ -38,7 +38,11 @@ pub(super) trait FrameWriter {
 
 /// A message: the frame that is written once a publication and codec.
 pub(super) fn message(to: &mut impl FrameWriter, channel: &ChannelName, message: &Publication, attempt: u8) {
-    to.plain("type", "message");
+    to.plain("type", ServerFrame::MESSAGE);
+    delivered(to, channel, message, attempt);
+}
+
+fn delivered(to: &mut impl FrameWriter, channel: &ChannelName, message: &Publication, attempt: u8) {
     to.plain("channel", channel.as_str());
     to.number("attempt", attempt.into());
     publication(to, message);
@@ -57,9 +61,9 @@ fn publication(to: &mut impl FrameWriter, message: &Publication) {
 
 /// Any frame.
 pub(super) fn frame(to: &mut impl FrameWriter, frame: &ServerFrame) {
+    to.plain("type", frame.kind());
     match frame {
         ServerFrame::Connected { session, user, device, resume, resumed, node, ping_ms } => {
-            to.plain("type", "connected");
             to.shown("session", session);
             to.text("user", user.as_str());
             to.optional("device", device.as_ref().map(|device| device.as_str()));
@@ -69,7 +73,6 @@ pub(super) fn frame(to: &mut impl FrameWriter, frame: &ServerFrame) {
             to.number("ping_ms", *ping_ms);
         }
         ServerFrame::Subscribed { id, channel, offset, epoch, recovered } => {
-            to.plain("type", "subscribed");
             request(to, *id);
             place(to, channel, *offset, *epoch);
             if let Some(recovered) = recovered {
@@ -77,14 +80,12 @@ pub(super) fn frame(to: &mut impl FrameWriter, frame: &ServerFrame) {
             }
         }
         ServerFrame::Message { channel, message: publication, attempt } => {
-            message(to, channel, publication, *attempt);
+            delivered(to, channel, publication, *attempt);
         }
         ServerFrame::Position { channel, offset, epoch } => {
-            to.plain("type", "position");
             place(to, channel, *offset, *epoch);
         }
         ServerFrame::Gap { channel, after, until, epoch, reason } => {
-            to.plain("type", "gap");
             to.plain("channel", channel.as_str());
             to.offset("after", *after);
             to.offset("until", *until);
@@ -92,7 +93,6 @@ pub(super) fn frame(to: &mut impl FrameWriter, frame: &ServerFrame) {
             to.plain("reason", reason.label());
         }
         ServerFrame::Ok { id, offset, messages, epoch } => {
-            to.plain("type", "ok");
             to.number("id", *id);
             if let Some(offset) = offset {
                 to.offset("offset", *offset);
@@ -105,13 +105,11 @@ pub(super) fn frame(to: &mut impl FrameWriter, frame: &ServerFrame) {
             }
         }
         ServerFrame::Error { id, code, message } => {
-            to.plain("type", "error");
             request(to, *id);
             to.plain("code", code.label());
             to.text("message", message);
         }
         ServerFrame::Drain { retry_after_ms, url } => {
-            to.plain("type", "drain");
             to.number("retry_after_ms", *retry_after_ms);
             to.optional("url", url.as_deref());
         }
@@ -122,12 +120,11 @@ pub(super) fn frame(to: &mut impl FrameWriter, frame: &ServerFrame) {
             }
             to.optional("url", url.as_deref());
         }
-        ServerFrame::Pong => to.plain("type", "pong"),
+        ServerFrame::Pong => {}
     }
 }
 
 fn disconnect(to: &mut impl FrameWriter, reason: CloseReason, message: &str) {
-    to.plain("type", "disconnect");
     to.number("code", reason.code().into());
     to.plain("reason", reason.label());
     to.text("message", message);

@@ -245,6 +245,27 @@ pub enum ServerFrame {
     Pong,
 }
 
+impl ServerFrame {
+    /// Its `type` on the wire.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Connected { .. } => "connected",
+            Self::Subscribed { .. } => "subscribed",
+            Self::Message { .. } => Self::MESSAGE,
+            Self::Position { .. } => "position",
+            Self::Gap { .. } => "gap",
+            Self::Ok { .. } => "ok",
+            Self::Error { .. } => "error",
+            Self::Drain { .. } => "drain",
+            Self::Disconnect { .. } => "disconnect",
+            Self::Pong => "pong",
+        }
+    }
+
+    /// The `type` of a message.
+    pub const MESSAGE: &'static str = "message";
+}
+
 /// What a resume brought back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resumed {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::{hkdf, hmac};
+use ring::{aead, hkdf, hmac};
 
 /// The cluster's secret. It is never used itself: each purpose gets a key of its own by HKDF-SHA256
 /// (RFC 5869), so that what is signed for one purpose means nothing for another.
@@ -36,6 +36,12 @@ impl ClusterSecret {
     /// A new secret of 256 random bits, as text: to be offered to the cluster, which may know one.
     pub fn generate() -> String {
         URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
+    }
+
+    /// The key that seals and opens what is of this purpose.
+    pub fn sealing_key(&self, purpose: &str, algorithm: &'static aead::Algorithm) -> aead::UnboundKey {
+        let info = [purpose.as_bytes()];
+        self.0.expand(&info, algorithm).expect("a key is below HKDF's limit").into()
     }
 
     /// The signing key of a purpose. The purpose is part of the cluster's contract: another name is

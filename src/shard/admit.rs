@@ -152,7 +152,7 @@ impl Shard {
 }
 
 /// Whether a session's connection is the one that a resume token was given out to.
-fn latest(tenant: TenantId, attach: u32) -> impl FnOnce(&Session) -> bool + Send {
+pub(super) fn latest(tenant: TenantId, attach: u32) -> impl FnOnce(&Session) -> bool + Send {
     move |session| session.tenant.id == tenant && session.connections == attach
 }
 

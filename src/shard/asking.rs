@@ -23,6 +23,7 @@ use crate::plugin::{
 };
 use crate::protocol::{ClientFrame, ErrorCode, RequestId, ServerFrame, Subscribe};
 use crate::session::Session;
+use crate::telemetry::{Label as _, Transport};
 use crate::tenants::Tenant;
 
 /// The request of a client that connects, as its tenant's authenticator may ask about it.
@@ -48,10 +49,10 @@ impl Asked {
     }
 
     /// The facts for `authenticate`.
-    pub(super) fn facts(self, peer: Option<SocketAddr>) -> Facts {
+    pub(super) fn facts(self, transport: Transport, peer: Option<SocketAddr>) -> Facts {
         let address = peer.map(|peer| peer.ip().to_string());
         Facts::about(self.about)
-            .with("transport", "websocket")
+            .with("transport", transport.word())
             .with_some("address", address)
             .with_some("origin", self.origin)
             .with_some("path", self.path)
@@ -65,7 +66,7 @@ fn without_token(path: &str, query: Option<&str>) -> Box<str> {
 }
 
 fn is_token(pair: &str) -> bool {
-    pair.split('=').next() == Some("token")
+    matches!(pair.split('=').next(), Some("token" | "ticket"))
 }
 
 /// What becomes of a client's publication.
@@ -124,12 +125,12 @@ impl Shard {
     pub(super) async fn refresh(self: Rc<Self>, place: Place, id: RequestId, token: Box<str>) -> ServerFrame {
         let found = self.with(|state| {
             let seat = &state.seats[state.at(place)?];
-            let peer = seat.link.as_ref().and_then(|link| link.socket.peer_addr().ok());
+            let link = seat.link.as_ref()?;
+            let facts = Asked::default().facts(link.transport(), link.socket.peer_addr());
             let session = &seat.session;
-            Some((session.tenant.clone(), session.id, session.identity.user.clone(), peer))
+            Some((session.tenant.clone(), session.id, session.identity.user.clone(), facts))
         });
-        let Some((tenant, session, user, peer)) = found else { return crate::session::state::done(id) };
-        let facts = Asked::default().facts(peer);
+        let Some((tenant, session, user, facts)) = found else { return crate::session::state::done(id) };
         let identity = self.identify(&tenant, session, Some(&token), Some(&user), facts).await;
         self.with(|state| {
             let Some(at) = state.at(place) else { return crate::session::state::done(id) };

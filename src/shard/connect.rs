@@ -1,46 +1,64 @@
-//! From an upgraded socket to a seated session, and the loop that reads its frames.
+//! From a connection to a seated session, and the loop that reads its frames.
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Shard;
 use super::admit::{Admitted, owner};
 use super::asking::Asked;
-use super::errands::hung_up;
 use super::gate::Permit;
 use super::seat::{Heartbeat, Link};
-use super::state::{Place, State, who};
-use crate::api::drain::Counted;
+use super::state::{GOODBYE, Place, State, who};
 use crate::delivery::SessionEvent;
 use crate::directory::{Entry, Room};
 use crate::domain::CloseReason;
 use crate::plugin::contract::SessionChange;
-use crate::protocol::{ClientFrame, Codec, Connect, ErrorCode, Resumed, ServerFrame};
+use crate::protocol::{ClientFrame, Codec, Connect, Resumed, ServerFrame};
 use crate::router::{IdentityHash, ResumeClaims};
 use crate::session::Session;
-use crate::telemetry::{Refusal, Transport, events};
+use crate::telemetry::{Refusal, events};
 use crate::tenants::Tenant;
-use crate::transport::outbox::{Frame, Outbox};
-use crate::transport::websocket::{Decoder, Event, encode};
+use crate::transport::body;
+use crate::transport::framing::Framing;
+use crate::transport::input::{Decoder, Event};
+use crate::transport::outbox::Frame;
+use crate::transport::socket::Socket;
+use crate::transport::sse::Ids;
+use crate::transport::websocket::encode;
+use crate::transport::webtransport;
 
-/// A socket whose WebSocket handshake is done.
+/// A connection whose handshake is done.
 pub(super) struct Arrival {
-    pub(super) socket: TcpStream,
-    /// Bytes that came with the handshake.
-    pub(super) early: BytesMut,
-    pub(super) codec: Codec,
+    pub(super) socket: Socket,
+    pub(super) framing: Framing,
+    pub(super) opening: Opening,
     pub(super) tenant: Arc<Tenant>,
-    /// The token of the `Authorization` header, where it had one.
-    pub(super) bearer: Option<Box<str>>,
+    /// What the request said of who it is.
+    pub(super) bearer: Option<Bearer>,
     /// The request, where the tenant's authenticator may ask about it.
     pub(super) asked: Asked,
     /// Its place at the gate.
     pub(super) permit: Rc<Permit>,
+}
+
+/// How a connection begins.
+pub(super) enum Opening {
+    /// With a `connect` frame on it. These bytes came with the handshake.
+    Frame(BytesMut),
+    /// The `connect` came with the request. Its events may say positions.
+    Request(Connect, Option<Box<Ids>>),
+}
+
+/// What stands for a client beside its `connect` frame.
+pub(super) enum Bearer {
+    /// A token.
+    Token(Box<str>),
+    /// What was given for a token, once.
+    Ticket(Box<str>),
 }
 
 /// Why a connection gets no session: what its client is told.
@@ -70,60 +88,53 @@ enum Reading {
 }
 
 impl Shard {
-    /// Serves one WebSocket to its end.
+    /// Serves one connection to its end.
     pub(super) async fn serve(self: Rc<Self>, arrival: Arrival) {
-        let Arrival { socket, early, codec, tenant, bearer, asked, permit } = arrival;
-        let socket = Rc::new(socket);
-        let mut decoder = Decoder::default();
+        let (socket, permit) = (arrival.socket.clone(), arrival.permit.clone());
+        let mut decoder = Decoder::of(arrival.framing);
         // Boxed, so that the memory of the handshake is not kept for the life of the connection.
-        let begin = self.clone().begin(&socket, &mut decoder, early, codec, tenant, (bearer, asked));
-        let begun = Box::pin(begin).await;
+        let begun = Box::pin(self.clone().begin(arrival, &mut decoder)).await;
         if let Some(place) = begun {
             permit.opened();
             self.read_on(&socket, place, &mut decoder).await;
         }
     }
 
-    async fn begin(
-        self: Rc<Self>,
-        socket: &Rc<TcpStream>,
-        decoder: &mut Decoder,
-        early: BytesMut,
-        codec: Codec,
-        tenant: Arc<Tenant>,
-        (bearer, asked): (Option<Box<str>>, Asked),
-    ) -> Option<Place> {
+    async fn begin(self: Rc<Self>, arrival: Arrival, decoder: &mut Decoder) -> Option<Place> {
+        let Arrival { socket, framing, opening, tenant, bearer, asked, permit: _permit } = arrival;
         let patience = Duration::from_millis(tenant.limits.connect_timeout_ms);
-        let first = first_frame(socket, decoder, early, codec, tenant.limits.frame_bytes);
-        let first = timeout(patience, first).await.unwrap_or_else(|_| {
-            let message = format!("no `connect` frame came within {} ms", patience.as_millis());
-            Err(Some(Refused::new(CloseReason::ConnectTimeout, message)))
-        });
-        let (connect, mut rest) = match first {
-            Ok(first) => first,
-            Err(None) => return None,
-            Err(Some(refused)) => {
-                self.refuse(socket, codec, refused).await;
-                return None;
+        let (connect, mut rest, ids) = match opening {
+            Opening::Request(connect, ids) => (connect, BytesMut::new(), ids),
+            Opening::Frame(early) => {
+                let first = first_frame(&socket, decoder, early, framing.codec(), tenant.limits.frame_bytes);
+                let first = timeout(patience, first).await.unwrap_or_else(|_| {
+                    let message = format!("no `connect` frame came within {} ms", patience.as_millis());
+                    Err(Some(Refused::new(CloseReason::ConnectTimeout, message)))
+                });
+                match first {
+                    Ok((connect, rest)) => (connect, rest, None),
+                    Err(None) => return None,
+                    Err(Some(refused)) => return self.refuse(&socket, framing, refused).await,
+                }
             }
         };
         if self.env.drain.is_begun() {
-            self.refuse(socket, codec, Refused::draining()).await;
-            return None;
+            return self.refuse(&socket, framing, Refused::draining()).await;
         }
+        let mut link = Link { ids, ..Link::new(socket.clone(), framing, Duration::from_secs(60)) };
         let patience = Duration::from_millis(tenant.limits.auth_timeout_ms);
-        let facts = asked.facts(socket.peer_addr().ok());
-        let admitted = timeout(patience, self.clone().admit(&tenant, connect, bearer, facts)).await;
-        let admitted = admitted.unwrap_or_else(|_| {
+        let facts = asked.facts(link.transport(), socket.peer_addr());
+        let admitted = async {
+            let bearer = self.token_of(&tenant, bearer).await?;
+            self.clone().admit(&tenant, connect, bearer, facts).await
+        };
+        let admitted = timeout(patience, admitted).await.unwrap_or_else(|_| {
             let message = "the session could not be begun in time; try again";
             Err(Refused::new(CloseReason::BackboneAway, message))
         });
         let admitted = match admitted {
             Ok(admitted) => admitted,
-            Err(refused) => {
-                self.refuse(socket, codec, refused).await;
-                return None;
-            }
+            Err(refused) => return self.refuse(&socket, framing, refused).await,
         };
         let room = self.env.directory.room().await;
         // Where the drain began meanwhile, its goodbyes do not count with this session.
@@ -132,19 +143,31 @@ impl Shard {
             if admitted.resumed == Resumed::Home {
                 self.retire(admitted.session, CloseReason::Drain).await;
             }
-            self.refuse(socket, codec, Refused::draining()).await;
-            return None;
+            return self.refuse(&socket, framing, Refused::draining()).await;
         }
-        let place = self.seat(socket, codec, admitted, room);
+        link.counted = Some(self.env.drain.count(usize::from(self.env.id.0)));
+        let place = self.seat(link, admitted, room);
         if let Reading::Over = self.on_bytes(place, decoder, &mut rest) {
-            self.hung_up(place, socket);
+            self.hung_up(place, &socket);
             return None;
         }
         Some(place)
     }
 
+    /// The token that a request brought, or that its ticket was given for.
+    async fn token_of(&self, tenant: &Tenant, bearer: Option<Bearer>) -> Result<Option<Box<str>>, Refused> {
+        match bearer {
+            None => Ok(None),
+            Some(Bearer::Token(token)) => Ok(Some(token)),
+            Some(Bearer::Ticket(ticket)) => {
+                let redeemed = self.env.tickets.redeem(tenant, &ticket).await;
+                redeemed.map(Some).map_err(|error| Refused::new(error.close_reason(), error.to_string()))
+            }
+        }
+    }
+
     /// Ends a connection that has no session, and waits until it is gone.
-    async fn refuse(self: &Rc<Self>, socket: &Rc<TcpStream>, codec: Codec, refused: Refused) {
+    async fn refuse(self: &Rc<Self>, socket: &Socket, framing: Framing, refused: Refused) -> Option<Place> {
         let Refused { reason, message, retry_after_ms } = refused;
         let label = match reason {
             CloseReason::ConnectTimeout => Refusal::Timeout,
@@ -154,26 +177,24 @@ impl Shard {
             CloseReason::NotNow => Refusal::Plugin,
             _ => Refusal::BadRequest,
         };
-        if let Ok(peer) = socket.peer_addr() {
+        if let Some(peer) = socket.peer_addr() {
             events::handshake_refused(self.env.metrics.node(), label, peer.ip(), &message);
         }
-        let link = link(socket.clone(), codec, Duration::from_secs(60), None);
+        let link = Link::new(socket.clone(), framing, Duration::from_secs(60));
         self.with(|state| state.see_off(link, reason, &message, retry_after_ms));
-        hung_up(socket).await;
+        socket.hung_up().await;
+        None
     }
 
     /// Enters the session into the directory and seats it.
-    fn seat(
-        self: &Rc<Self>,
-        socket: &Rc<TcpStream>,
-        codec: Codec,
-        admitted: Admitted,
-        room: Room<'_, Session>,
-    ) -> Place {
+    fn seat(self: &Rc<Self>, mut link: Link, admitted: Admitted, room: Room<'_, Session>) -> Place {
         let Admitted { mut session, resumed, is_new, ping_ms, subs } = admitted;
         session.connections += 1;
         let limits = &session.tenant.limits;
         let ping_ms = ping_ms.unwrap_or(limits.ping_ms).clamp(limits.ping_min_ms, limits.ping_max_ms);
+        let (least, most) = ping_bounds(link.framing);
+        let ping_ms = ping_ms.clamp(least, most);
+        link.beat = Heartbeat::new(Duration::from_millis(ping_ms), link.opened);
         let cap = limits.sessions_per_user;
         let (tenant, user) = (session.tenant.id.clone(), session.identity.user.clone());
         let device = session.attached.as_ref().map(|attached| attached.device.clone());
@@ -197,17 +218,16 @@ impl Shard {
             ping_ms,
         };
         let metrics = self.env.metrics.tenant(&tenant);
-        events::connection_opened(&metrics, &tenant, Transport::WebSocket, session.id, resumed.into());
-        let address = session.tenant.events.address.then(|| socket.peer_addr().ok()).flatten();
+        let transport = link.transport();
+        events::connection_opened(&metrics, &tenant, transport, session.id, resumed.into());
+        let address = session.tenant.events.address.then(|| link.socket.peer_addr()).flatten();
         let address = address.map(|peer| peer.ip());
-        let event = SessionEvent::Connected { resumed, transport: Transport::WebSocket, address };
+        let event = SessionEvent::Connected { resumed, transport, address };
         self.env.upstream.tell(&session.tenant, event, || who(&session));
         if is_new {
             self.announce(&session, SessionChange::Connected);
         }
         let entry = Entry { session: session.id, tenant, user, device, shard: self.env.id };
-        let counted = self.env.drain.count(usize::from(self.env.id.0));
-        let link = link(socket.clone(), codec, Duration::from_millis(ping_ms), Some(counted));
         // Before its client hears of it, so that a user's sessions are entered in the order of their
         // clients. What the directory orders comes to this thread, after the seat is taken.
         room.register(entry, cap);
@@ -215,7 +235,7 @@ impl Shard {
     }
 
     /// Reads frames until the connection is over.
-    async fn read_on(self: Rc<Self>, socket: &Rc<TcpStream>, place: Place, decoder: &mut Decoder) {
+    async fn read_on(self: Rc<Self>, socket: &Socket, place: Place, decoder: &mut Decoder) {
         while self.has_room(place, socket).await && socket.readable().await.is_ok() {
             let mut buffer = self.buffer.take();
             let reading = match socket.try_read(&mut buffer) {
@@ -229,12 +249,19 @@ impl Shard {
                 break;
             }
         }
+        if socket.close_code().await == Some(GOODBYE) {
+            return self.with(|state| {
+                if let Some(at) = linked(state, place, socket) {
+                    state.answer_close(at, true);
+                }
+            });
+        }
         self.hung_up(place, socket);
     }
 
     /// Waits while the outbox is over its limit: a client that asks and does not read the answers is
     /// not listened to, so it costs no memory, and its heartbeat ends it. False once the socket is gone.
-    async fn has_room(&self, place: Place, socket: &TcpStream) -> bool {
+    async fn has_room(&self, place: Place, socket: &Socket) -> bool {
         while self.state.borrow().is_over(place) {
             if socket.writable().await.is_err() {
                 return false;
@@ -245,7 +272,7 @@ impl Shard {
         true
     }
 
-    fn hung_up(self: &Rc<Self>, place: Place, socket: &Rc<TcpStream>) {
+    fn hung_up(self: &Rc<Self>, place: Place, socket: &Socket) {
         self.with(|state| {
             if let Some(at) = linked(state, place, socket) {
                 state.lose(at, CloseReason::ClientGone);
@@ -285,8 +312,7 @@ impl Shard {
 
 fn on_event(state: &mut State, at: usize, event: &Event<'_>) -> Reading {
     match event {
-        Event::Text(text) => on_payload(state, at, Codec::Json, text.as_bytes()),
-        Event::Binary(bytes) => on_payload(state, at, Codec::Cbor, bytes),
+        Event::Frame(codec, bytes) => on_payload(state, at, *codec, bytes),
         Event::Ping(payload) => {
             state.scratch.clear();
             encode::pong(payload, &mut state.scratch);
@@ -294,10 +320,9 @@ fn on_event(state: &mut State, at: usize, event: &Event<'_>) -> Reading {
             state.seats[at].push(pong);
             state.touch(at);
         }
-        Event::Pong(_) => {}
+        Event::Pong => {}
         Event::Close(close) => {
-            const GOODBYE: u16 = 1000;
-            state.answer_close(at, close.is_some_and(|(code, _)| code == GOODBYE));
+            state.answer_close(at, *close == Some(GOODBYE));
             return Reading::Over;
         }
     }
@@ -305,17 +330,11 @@ fn on_event(state: &mut State, at: usize, event: &Event<'_>) -> Reading {
 }
 
 fn on_payload(state: &mut State, at: usize, codec: Codec, bytes: &[u8]) {
-    let spoken = state.seats[at].link.as_ref().map_or(codec, |link| link.codec);
+    let spoken = state.seats[at].link.as_ref().map_or(codec, |link| link.framing.codec());
     if spoken != codec {
         return state.close(at, CloseReason::Protocol, wrong_codec(spoken));
     }
-    match codec.decode(bytes) {
-        Ok(frame) => state.on_frame(at, frame),
-        Err(bad) => {
-            let error = ServerFrame::Error { id: bad.id, code: ErrorCode::BadRequest, message: bad.message };
-            state.send(at, &error);
-        }
-    }
+    state.on_decoded(at, codec.decode(bytes));
 }
 
 fn wrong_codec(spoken: Codec) -> &'static str {
@@ -325,22 +344,25 @@ fn wrong_codec(spoken: Codec) -> &'static str {
     }
 }
 
-fn link(socket: Rc<TcpStream>, codec: Codec, ping: Duration, counted: Option<Counted>) -> Link {
-    let now = Instant::now();
-    let (outbox, beat) = (Outbox::default(), Heartbeat::new(ping, now));
-    Link { socket, codec, outbox, opened: now, heard: now, beat, waiting: false, counted }
+/// The shortest and the longest pause between heartbeats, in milliseconds, that a transport stands.
+fn ping_bounds(framing: Framing) -> (u64, u64) {
+    match framing {
+        Framing::WebSocket(_) => (0, u64::MAX),
+        Framing::Stream(_) => (0, webtransport::PING_MAX_MS),
+        Framing::Sse | Framing::Lines => (body::PING_MIN_MS, u64::MAX),
+    }
 }
 
 /// The seat whose connection this socket is.
-fn linked(state: &State, place: Place, socket: &Rc<TcpStream>) -> Option<usize> {
+fn linked(state: &State, place: Place, socket: &Socket) -> Option<usize> {
     let at = state.at(place)?;
     let link = state.seats[at].link.as_ref()?;
-    Rc::ptr_eq(&link.socket, socket).then_some(at)
+    link.socket.is(socket).then_some(at)
 }
 
 /// Reads the first frame, which has to be `connect`. `Err(None)`: the client hung up.
 async fn first_frame(
-    socket: &TcpStream,
+    socket: &Socket,
     decoder: &mut Decoder,
     early: BytesMut,
     codec: Codec,
@@ -352,12 +374,11 @@ async fn first_frame(
         let mut rest = &mut input[..];
         let found = match decoder.next(&mut rest, limit) {
             Ok(None) => None,
-            Ok(Some(Event::Text(text))) if codec == Codec::Json => Some(codec.decode(text.as_bytes())),
-            Ok(Some(Event::Binary(bytes))) if codec == Codec::Cbor => Some(codec.decode(bytes)),
-            Ok(Some(Event::Text(_) | Event::Binary(_))) => {
+            Ok(Some(Event::Frame(spoken, bytes))) if spoken == codec => Some(codec.decode(bytes)),
+            Ok(Some(Event::Frame(..))) => {
                 return Err(Some(Refused::new(CloseReason::Protocol, wrong_codec(codec))));
             }
-            Ok(Some(Event::Ping(_) | Event::Pong(_))) => None,
+            Ok(Some(Event::Ping(_) | Event::Pong)) => None,
             Ok(Some(Event::Close(_))) => return Err(None),
             Err(error) => {
                 return Err(Some(Refused::new(error.close_reason(), error.to_string())));
@@ -383,7 +404,7 @@ async fn first_frame(
     }
 }
 
-async fn read_some(socket: &TcpStream, into: &mut [u8]) -> Result<usize, Option<Refused>> {
+async fn read_some(socket: &Socket, into: &mut [u8]) -> Result<usize, Option<Refused>> {
     loop {
         socket.readable().await.map_err(|_| None)?;
         match socket.try_read(into) {

@@ -4,7 +4,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Shard;
@@ -21,6 +20,7 @@ use crate::protocol::{ClientFrame, ErrorCode, Payload, RequestId, ServerFrame, S
 use crate::session::Session;
 use crate::telemetry::{DeadLetterOutcome, events};
 use crate::transport::outbox::Flush;
+use crate::transport::socket::Socket;
 
 /// Something that the state hands out because it has to wait for it.
 pub(super) enum Errand {
@@ -40,9 +40,13 @@ pub(super) enum Errand {
         left: Option<LeftOver>,
     },
     /// Write the last frames of a connection and let it go.
-    Farewell(Link),
+    Farewell {
+        link: Link,
+        code: u16,
+        reason: &'static str,
+    },
     /// Wait until a socket takes more.
-    AwaitWritable(Place, Rc<TcpStream>),
+    AwaitWritable(Place, Socket),
     StoreStart {
         place: Place,
         sub: usize,
@@ -92,7 +96,7 @@ pub(super) enum Errand {
     },
 }
 
-/// How long a connection's last frames may take to be written, and its client to hang up.
+/// How long a connection's last frames may take to be written.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Requests of clients that one shard has with the backbone at a time; more are told to come again.
 const REQUESTS: usize = 4096;
@@ -114,7 +118,9 @@ impl Shard {
             Errand::End { session, comes_back, left } => {
                 self.spawn(async move { shard.end(session, comes_back, left).await });
             }
-            Errand::Farewell(link) => self.spawn(async move { shard.farewell(link).await }),
+            Errand::Farewell { link, code, reason } => {
+                self.spawn(async move { shard.farewell(link, code, reason).await });
+            }
             Errand::AwaitWritable(place, socket) => {
                 self.spawn(async move { shard.await_writable(place, &socket).await });
             }
@@ -292,9 +298,9 @@ impl Shard {
     }
 
     /// Writes what is queued, says that no more comes, and hangs up after the client did or time is up.
-    async fn farewell(self: Rc<Self>, mut link: Link) {
+    async fn farewell(self: Rc<Self>, mut link: Link, code: u16, reason: &'static str) {
         let write = async {
-            while let Flush::Blocked = link.outbox.flush(&link.socket) {
+            while let Flush::Blocked = link.socket.flush(&mut link.outbox) {
                 if link.socket.writable().await.is_err() {
                     break;
                 }
@@ -305,19 +311,14 @@ impl Shard {
         if link.counted.take().is_some() && !written && self.env.drain.is_begun() {
             self.env.drain.force(1);
         }
-        let socket = &*link.socket;
-        if socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write).is_ok() {
-            let _ = timeout(FAREWELL, hung_up(socket)).await;
-            // The reader sees this as the end; a client that hung up already makes it fail, which is fine.
-            let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Both);
-        }
+        link.socket.end(code, reason).await;
     }
 
-    async fn await_writable(self: Rc<Self>, place: Place, socket: &TcpStream) {
+    async fn await_writable(self: Rc<Self>, place: Place, socket: &Socket) {
         while socket.writable().await.is_ok() {
             let goes_on = self.with(|state| {
                 let Some(at) = state.at(place) else { return false };
-                if !state.seats[at].link.as_ref().is_some_and(|link| std::ptr::eq(&*link.socket, socket)) {
+                if !state.seats[at].link.as_ref().is_some_and(|link| link.socket.is(socket)) {
                     return false;
                 }
                 let blocked = !state.flush_seat(at);
@@ -330,18 +331,6 @@ impl Shard {
             if !goes_on {
                 return;
             }
-        }
-    }
-}
-
-/// Reads and drops what a client still sends, until it hangs up.
-pub(super) async fn hung_up(socket: &TcpStream) {
-    let mut dropped = [0; 256];
-    while socket.readable().await.is_ok() {
-        match socket.try_read(&mut dropped) {
-            Ok(1..) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Ok(0) | Err(_) => return,
         }
     }
 }

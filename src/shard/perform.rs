@@ -89,10 +89,16 @@ impl State {
         let (Some(shared), Some(link)) = (shared, &mut self.seats[at].link) else { return };
         let Some(message) = &shared.batch.items[index].message else { return };
         let channel = &shared.channel.name;
-        let frame = shared.frames.get(link.codec, index, channel, message, &mut self.scratch);
-        link.outbox.push(frame);
         shared.sent += 1;
         shared.bytes += message.data.len() as u64;
+        let (framing, frames, scratch) = (link.framing, &mut shared.frames, &mut self.scratch);
+        if shared.channel.rules.unreliable
+            && link.socket.send_datagram(|| frames.datagram(framing, index, channel, message, scratch))
+        {
+            return;
+        }
+        let frame = frames.get(framing, index, channel, message, scratch);
+        link.push_message(frame, channel, message.offset, scratch);
         self.touch(at);
     }
 

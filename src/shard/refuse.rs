@@ -1,14 +1,17 @@
 //! Telling a connection that is not let in why, and when to come again: one fixed answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::gate::{Refused, Telling};
 use crate::telemetry::Refusal;
+use crate::transport::wire::Wire;
 
 /// How long the head of the request may take; then the answer goes out without it.
 const HEAD: Duration = Duration::from_secs(1);
@@ -22,7 +25,15 @@ const HEAD_BYTES: usize = 16 * 1024;
 /// A client is sure to see an answer only if it has asked (some take an early one for an error) and if
 /// nothing it sent is left unread: closing then resets the connection, and the answer is lost with it.
 /// So the head is awaited, and what follows is read and dropped until the client hangs up.
-pub(super) async fn turn_away(mut stream: TcpStream, refused: Refused, telling: Telling) {
+pub(super) async fn turn_away(
+    stream: TcpStream,
+    tls: Option<Arc<ServerConfig>>,
+    refused: Refused,
+    telling: Telling,
+) {
+    let Ok(Ok(mut stream)) = timeout(HEAD, Wire::accept(Arc::new(stream), tls.as_ref())).await else {
+        return;
+    };
     let _ = timeout(HEAD, head(&mut stream)).await;
     let answer = answer(&refused);
     if stream.write_all(answer.as_bytes()).await.is_ok() && stream.shutdown().await.is_ok() {
@@ -32,7 +43,7 @@ pub(super) async fn turn_away(mut stream: TcpStream, refused: Refused, telling: 
 }
 
 /// Reads up to the end of a request's head.
-async fn head(stream: &mut TcpStream) {
+async fn head(stream: &mut Wire) {
     const END: &[u8] = b"\r\n\r\n";
     let (mut buffer, mut kept, mut seen) = ([0; 512], 0, 0);
     while seen < HEAD_BYTES {
@@ -48,7 +59,7 @@ async fn head(stream: &mut TcpStream) {
     }
 }
 
-async fn hung_up(stream: &mut TcpStream) {
+async fn hung_up(stream: &mut Wire) {
     let mut buffer = [0; 512];
     while let Ok(1..) = stream.read(&mut buffer).await {}
 }
@@ -91,7 +102,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         let refused = Refused { reason: Refusal::RateAddress, retry_after: Duration::from_secs(3) };
-        let turning = tokio::spawn(turn_away(stream, refused, telling()));
+        let turning = tokio::spawn(turn_away(stream, None, refused, telling()));
         for part in parts {
             client.write_all(part).await.unwrap();
             client.flush().await.unwrap();

@@ -1,19 +1,21 @@
 //! A session's place on a shard, with its connection while it has one.
 
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::turns::Turns;
 use crate::api::drain::Counted;
-use crate::domain::Publication;
+use crate::domain::{ChannelName, Offset, Position, Publication};
 use crate::plugin::Scope;
-use crate::protocol::{Codec, ServerFrame, encode_message};
+use crate::protocol::{ServerFrame, encode_message};
 use crate::session::Session;
+use crate::telemetry::Transport;
+use crate::transport::framing::Framing;
 use crate::transport::outbox::{Frame, Outbox};
-use crate::transport::websocket::encode;
+use crate::transport::socket::Socket;
+use crate::transport::sse::Ids;
+use crate::transport::webtransport::Datagram;
 
 /// A session and what this shard keeps for it.
 pub(super) struct Seat {
@@ -45,8 +47,10 @@ pub(super) struct Seat {
 
 /// A connection.
 pub(super) struct Link {
-    pub(super) socket: Rc<TcpStream>,
-    pub(super) codec: Codec,
+    pub(super) socket: Socket,
+    pub(super) framing: Framing,
+    /// The positions that its events say, where they say any.
+    pub(super) ids: Option<Box<Ids>>,
     pub(super) outbox: Outbox,
     pub(super) opened: Instant,
     /// When the client was last heard.
@@ -174,45 +178,153 @@ impl Seat {
 }
 
 impl Link {
+    /// A connection on which nothing was said yet.
+    pub(super) fn new(socket: Socket, framing: Framing, ping: Duration) -> Self {
+        let now = Instant::now();
+        let (outbox, beat) = (Outbox::default(), Heartbeat::new(ping, now));
+        Self {
+            socket,
+            framing,
+            ids: None,
+            outbox,
+            opened: now,
+            heard: now,
+            beat,
+            waiting: false,
+            counted: None,
+        }
+    }
+
     /// Encodes a frame for this connection and queues it.
     pub(super) fn send(&mut self, frame: &ServerFrame, scratch: &mut Vec<u8>) {
         scratch.clear();
-        encode::message(self.codec, scratch, |out| self.codec.encode(frame, out));
+        if let Some(ids) = &mut self.ids
+            && is_moved_by(ids, frame)
+        {
+            ids.write(scratch);
+        }
+        self.framing.frame(frame.kind(), scratch, |out| self.framing.codec().encode(frame, out));
         self.outbox.push(Frame::new(scratch));
+    }
+
+    /// Queues a message that is encoded once for all.
+    pub(super) fn push_message(
+        &mut self,
+        frame: Frame,
+        channel: &ChannelName,
+        offset: Offset,
+        scratch: &mut Vec<u8>,
+    ) {
+        if let Some(ids) = &mut self.ids
+            && ids.advance(channel, offset)
+        {
+            scratch.clear();
+            ids.write(scratch);
+            self.outbox.push(Frame::new(scratch));
+        }
+        self.outbox.push(frame);
+    }
+
+    /// Queues what keeps a quiet connection alive, or sends it.
+    pub(super) fn ping(&mut self, scratch: &mut Vec<u8>) {
+        self.socket.ping();
+        scratch.clear();
+        self.framing.heartbeat(scratch);
+        if !scratch.is_empty() {
+            self.outbox.push(Frame::new(scratch));
+        }
+    }
+
+    /// Queues what closes the connection, where that stands among the frames.
+    pub(super) fn close(&mut self, code: u16, reason: &str, scratch: &mut Vec<u8>) {
+        scratch.clear();
+        self.framing.close(code, reason, scratch);
+        if !scratch.is_empty() {
+            self.outbox.push(Frame::new(scratch));
+        }
+    }
+
+    /// Notes what the transport itself knows of the client.
+    pub(super) fn listen(&mut self, now: Instant) {
+        if let Some(heard) = self.socket.heard(now) {
+            self.heard = self.heard.max(heard);
+        }
+    }
+
+    /// What carries it.
+    pub(super) fn transport(&self) -> Transport {
+        match self.framing {
+            Framing::WebSocket(_) => Transport::WebSocket,
+            Framing::Stream(_) => Transport::WebTransport,
+            Framing::Sse => Transport::Sse,
+            Framing::Lines => Transport::Ndjson,
+        }
     }
 }
 
-/// The frames of one batch, each encoded once a codec when the first session wants it.
+/// Whether a frame says where a channel stands; that is noted.
+fn is_moved_by(ids: &mut Ids, frame: &ServerFrame) -> bool {
+    match frame {
+        ServerFrame::Subscribed { channel, offset, epoch, .. }
+        | ServerFrame::Position { channel, offset, epoch }
+        | ServerFrame::Gap { channel, until: offset, epoch, .. } => {
+            ids.set(channel, Position { offset: *offset, epoch: *epoch })
+        }
+        ServerFrame::Message { channel, message, .. } => ids.advance(channel, message.offset),
+        _ => false,
+    }
+}
+
+/// The frames of one batch, each encoded once a framing when the first session wants it.
 #[derive(Default)]
 pub(super) struct SharedFrames {
-    json: Vec<Option<Frame>>,
-    cbor: Vec<Option<Frame>>,
+    frames: [Vec<Option<Frame>>; Framing::COUNT],
+    datagrams: [Vec<Option<Datagram>>; Framing::COUNT],
 }
 
 impl SharedFrames {
     /// The frame of the item at `index` of its batch.
     pub(super) fn get(
         &mut self,
-        codec: Codec,
+        framing: Framing,
         index: usize,
-        channel: &crate::domain::ChannelName,
+        channel: &ChannelName,
         message: &Publication,
         scratch: &mut Vec<u8>,
     ) -> Frame {
-        let frames = match codec {
-            Codec::Json => &mut self.json,
-            Codec::Cbor => &mut self.cbor,
-        };
-        if frames.len() <= index {
-            frames.resize(index + 1, None);
-        }
         let encoded = || {
             scratch.clear();
-            encode::message(codec, scratch, |out| encode_message(codec, channel, message, 1, out));
+            let encode = |out: &mut Vec<u8>| encode_message(framing.codec(), channel, message, 1, out);
+            framing.frame(ServerFrame::MESSAGE, scratch, encode);
             Frame::new(scratch)
         };
-        frames[index].get_or_insert_with(encoded).clone()
+        place(&mut self.frames[framing.index()], index).get_or_insert_with(encoded).clone()
     }
+
+    /// The same as a datagram, for who has it from a namespace that may lose messages.
+    pub(super) fn datagram(
+        &mut self,
+        framing: Framing,
+        index: usize,
+        channel: &ChannelName,
+        message: &Publication,
+        scratch: &mut Vec<u8>,
+    ) -> Datagram {
+        let encoded = || {
+            scratch.clear();
+            encode_message(framing.codec(), channel, message, 1, scratch);
+            Datagram::new(scratch)
+        };
+        place(&mut self.datagrams[framing.index()], index).get_or_insert_with(encoded).clone()
+    }
+}
+
+/// The place of an item among those that were encoded.
+fn place<T: Clone>(encoded: &mut Vec<Option<T>>, index: usize) -> &mut Option<T> {
+    if encoded.len() <= index {
+        encoded.resize(index + 1, None);
+    }
+    &mut encoded[index]
 }
 
 /// The epoch and clock are read once a batch, not once a subscriber.

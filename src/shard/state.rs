@@ -18,14 +18,14 @@ use crate::auth::Identity;
 use crate::backbone::Tail;
 use crate::backbone::clock::Clock;
 use crate::delivery::{Audience, SessionEvent, ShardId, Upstream};
+use crate::directory::{Said, Wanted};
 use crate::domain::{ChannelName, CloseReason, Reconnect, SessionId};
 use crate::plugin::Plugins;
-use crate::protocol::{ClientFrame, ErrorCode, RequestId, ServerFrame, Subscribe};
+use crate::protocol::{BadFrame, ClientFrame, ErrorCode, RequestId, ServerFrame, Subscribe};
 use crate::session::state::done;
 use crate::session::{Effects, Session};
-use crate::telemetry::{Metrics, Transport, events};
-use crate::transport::outbox::{Flush, Frame};
-use crate::transport::websocket::encode;
+use crate::telemetry::{Metrics, TenantMetrics, events};
+use crate::transport::outbox::Flush;
 
 mod agenda;
 mod asking;
@@ -46,6 +46,9 @@ pub(super) struct Place {
     pub(super) seat: usize,
     pub(super) stamp: u64,
 }
+
+/// The close code of who says goodbye (RFC 6455 section 7.4.1), the same on every transport.
+pub(super) const GOODBYE: u16 = 1000;
 
 /// What the shard's thread owns.
 pub(super) struct State {
@@ -168,19 +171,17 @@ impl State {
         }
     }
 
-    /// Answers a client that closes its WebSocket (RFC 6455 section 5.5.1). One that says goodbye needs
-    /// no session kept; any other end may be an accident.
+    /// Answers a client that closes its connection (of a WebSocket: RFC 6455 section 5.5.1). One that says
+    /// goodbye needs no session kept; any other end may be an accident.
     pub(super) fn answer_close(&mut self, at: usize, goodbye: bool) {
         let Some(mut link) = self.unlink(at, CloseReason::ClientGone) else { return };
-        self.scratch.clear();
-        encode::close(1000, "", &mut self.scratch);
-        link.outbox.push(Frame::new(&self.scratch));
+        link.close(GOODBYE, "", &mut self.scratch);
         if goodbye {
             self.end(at, CloseReason::ClientGone, Some(&link));
         } else {
             self.keep_for_client(at, CloseReason::ClientGone, &link);
         }
-        self.errands.push_back(Errand::Farewell(link));
+        self.errands.push_back(Errand::Farewell { link, code: GOODBYE, reason: "" });
     }
 
     /// A session that has just lost its connection waits for its client; what it knows is stored
@@ -246,7 +247,7 @@ impl State {
         seat.expires = Some(Instant::now() + patience);
         let (tenant, lived) = (&seat.session.tenant.id, link.opened.elapsed());
         let metrics = self.metrics.tenant(tenant);
-        events::connection_closed(&metrics, tenant, Transport::WebSocket, seat.session.id, reason, lived);
+        events::connection_closed(&metrics, tenant, link.transport(), seat.session.id, reason, lived);
         Some(link)
     }
 
@@ -260,10 +261,9 @@ impl State {
     ) {
         let frame = ServerFrame::Disconnect { reason, message: message.into(), retry_after_ms, url: None };
         link.send(&frame, &mut self.scratch);
-        self.scratch.clear();
-        encode::close(reason.code(), reason.label(), &mut self.scratch);
-        link.outbox.push(Frame::new(&self.scratch));
-        self.errands.push_back(Errand::Farewell(link));
+        let (code, reason) = (reason.code(), reason.label());
+        link.close(code, reason, &mut self.scratch);
+        self.errands.push_back(Errand::Farewell { link, code, reason });
     }
 
     fn unseat(&mut self, at: usize, reason: CloseReason) -> Box<Session> {
@@ -288,6 +288,16 @@ impl State {
 
     // ---- the client ----------------------------------------------------------------------------------
 
+    /// Takes a frame of the client, or says what is wrong with what is none.
+    pub(super) fn on_decoded(&mut self, at: usize, frame: Result<ClientFrame, BadFrame>) {
+        match frame {
+            Ok(frame) => self.on_frame(at, frame),
+            Err(BadFrame { id, message }) => {
+                self.send(at, &ServerFrame::Error { id, code: ErrorCode::BadRequest, message });
+            }
+        }
+    }
+
     /// Takes a frame of the client.
     pub(super) fn on_frame(&mut self, at: usize, frame: ClientFrame) {
         let seat = &self.seats[at];
@@ -307,9 +317,10 @@ impl State {
     pub(super) fn obey(&mut self, at: usize, frame: ClientFrame) {
         let seat = &self.seats[at];
         let tenant = seat.session.tenant.clone();
-        let acked = match &frame {
-            ClientFrame::Ack { channel, .. } => Some(channel.clone()),
-            _ => None,
+        let (acked, nacked) = match &frame {
+            ClientFrame::Ack { channel, .. } => (Some(channel.clone()), None),
+            ClientFrame::Nack { channel, .. } => (None, Some(channel.clone())),
+            _ => (None, None),
         };
         // Only these begin something in a channel.
         let audience = match &frame {
@@ -320,8 +331,16 @@ impl State {
         let mut channel_of = |name: &ChannelName| views::channel(hub, metrics, &tenant, name, &audience);
         let seat = &mut self.seats[at];
         seat.session.on_frame(frame, Instant::now(), &mut channel_of, &mut self.fx);
-        if let Some(sub) = acked.and_then(|channel| seat.session.number_of(&channel)) {
-            self.pursue(at, sub);
+        if let Some(metrics) = nacked.and_then(|channel| metrics_of(&seat.session, &channel)) {
+            metrics.nacks.inc();
+        }
+        if let Some(channel) = acked {
+            if let Some(metrics) = metrics_of(&seat.session, &channel) {
+                metrics.acks.inc();
+            }
+            if let Some(sub) = seat.session.number_of(&channel) {
+                self.pursue(at, sub);
+            }
         }
         let place = self.place(at);
         self.perform(at, None);
@@ -329,6 +348,34 @@ impl State {
         if self.at(place).is_some() {
             self.schedule(at);
         }
+    }
+
+    /// Takes frames that came beside the session's connection; `None` where it is not here.
+    pub(super) fn say(
+        &mut self,
+        session: SessionId,
+        wanted: Wanted<Session>,
+        frames: Vec<Result<ClientFrame, BadFrame>>,
+    ) -> Option<Said> {
+        let at = self.find(session)?;
+        if !wanted(&self.seats[at].session) {
+            return Some(Said::Outdated);
+        }
+        let place = self.place(at);
+        if self.is_over(place) {
+            return Some(Said::Behind);
+        }
+        if self.seats[at].link.is_none() {
+            return Some(Said::NotConnected);
+        }
+        self.heard(at);
+        for frame in frames {
+            // One of them may close the connection; what comes after it is void.
+            if self.at(place).is_some_and(|at| self.seats[at].link.is_some()) {
+                self.on_decoded(at, frame);
+            }
+        }
+        Some(Said::Heard)
     }
 
     /// Queues a frame for one session.
@@ -377,7 +424,7 @@ impl State {
     pub(super) fn flush_seat(&mut self, at: usize) -> bool {
         let place = self.place(at);
         let Some(link) = &mut self.seats[at].link else { return true };
-        match link.outbox.flush(&link.socket) {
+        match link.socket.flush(&mut link.outbox) {
             Flush::Empty => {
                 link.waiting = false;
                 return true;
@@ -470,4 +517,11 @@ impl State {
         }
         places
     }
+}
+
+/// The counters of a channel that the session is subscribed to, or works for.
+fn metrics_of<'s>(session: &'s Session, channel: &ChannelName) -> Option<&'s TenantMetrics> {
+    let subscribed = session.number_of(channel).and_then(|sub| session.sub(sub)).map(|sub| &sub.channel);
+    let works_for = || session.worker_of(channel).and_then(|at| session.worker(at)).map(|work| &work.channel);
+    subscribed.or_else(works_for).map(|channel| &*channel.metrics)
 }

@@ -6,8 +6,6 @@ use std::time::{Duration, Instant};
 use super::super::seat::{Beat, Now};
 use super::{Place, State};
 use crate::domain::CloseReason;
-use crate::transport::outbox::Frame;
-use crate::transport::websocket::encode;
 
 impl State {
     /// When something is due.
@@ -41,6 +39,9 @@ impl State {
         if seat.session.identity.expires_ms.is_some_and(|expires| expires <= self.clock.now_ms()) {
             return self.close(at, CloseReason::TokenExpired, "the token expired and was not refreshed");
         }
+        if let Some(link) = &mut seat.link {
+            link.listen(now);
+        }
         let heard = seat.heard(now);
         if !seat.leaving {
             seat.session.on_time(now, heard, &mut self.fx);
@@ -56,10 +57,9 @@ impl State {
             Beat::Nothing => {}
             Beat::Lost => return self.close(at, CloseReason::HeartbeatLost, "a heartbeat was not answered"),
             Beat::Ping => {
-                self.scratch.clear();
-                encode::ping(&[], &mut self.scratch);
-                let ping = Frame::new(&self.scratch);
-                self.seats[at].push(ping);
+                if let Some(link) = &mut self.seats[at].link {
+                    link.ping(&mut self.scratch);
+                }
                 self.touch(at);
             }
         }

@@ -1,0 +1,106 @@
+//! A request that becomes a WebSocket, and what all requests that become connections have in common.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+
+use super::{Answer, Served, api_error};
+use crate::api::admin::bearer;
+use crate::shard::Shard;
+use crate::shard::asking::Asked;
+use crate::shard::connect::{Arrival, Bearer, Opening};
+use crate::telemetry::Refusal;
+use crate::tenants::Tenant;
+use crate::transport::framing::Framing;
+use crate::transport::websocket::{self, handshake};
+use crate::transport::wire::Wire;
+
+impl Shard {
+    /// Answers a WebSocket handshake and takes the socket over once the answer is written.
+    pub(super) fn upgrade(
+        self: Rc<Self>,
+        mut request: Request<Incoming>,
+        tenant: Arc<Tenant>,
+        served: &Rc<Served>,
+    ) -> Answer {
+        if let Some(refused) = self.refusal(&tenant, request.headers()) {
+            return refused;
+        }
+        let accepted = match websocket::accept(&request) {
+            Ok(accepted) => accepted,
+            Err(refusal) => {
+                self.env.metrics.node().handshakes_refused.of(Refusal::BadRequest).inc();
+                let body = |why: &str| Either::Left(Full::new(Bytes::copy_from_slice(why.as_bytes())));
+                let mut answer = refusal.into_response().map(body);
+                let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+                answer.headers_mut().insert(CONTENT_TYPE, plain);
+                return answer;
+            }
+        };
+        let upgrade = hyper::upgrade::on(&mut request);
+        let handshake::Accepted { codec, response } = accepted;
+        let (head, _) = request.into_parts();
+        let (bearer, asked) = (bearer_of(&tenant, &head), self.asked(&tenant, &head));
+        let (shard, permit) = (self.clone(), served.permit.clone());
+        self.spawn(async move {
+            let Ok(upgraded) = upgrade.await else { return };
+            let Ok(parts) = upgraded.downcast::<TokioIo<Wire>>() else { return };
+            let opening = Opening::Frame(BytesMut::from(parts.read_buf));
+            let (socket, framing) = (parts.io.into_inner().into_socket(), Framing::WebSocket(codec));
+            shard.serve(Arrival { socket, framing, opening, tenant, bearer, asked, permit }).await;
+        });
+        response.map(|()| Either::Left(Full::default()))
+    }
+
+    /// The answer to a request that may not become a connection: the node takes none now, or the page that asks is
+    /// none of the tenant's.
+    pub(super) fn refusal(&self, tenant: &Tenant, headers: &HeaderMap) -> Option<Answer> {
+        let refused = |label, status, why| {
+            self.env.metrics.node().handshakes_refused.of(label).inc();
+            Some(api_error(status, why))
+        };
+        if self.env.drain.is_begun() {
+            let why = "this node is going away; connect again";
+            let mut answer = refused(Refusal::Draining, StatusCode::SERVICE_UNAVAILABLE, why)?;
+            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(rand::random_range(1..=3_u64)));
+            return Some(answer);
+        }
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        // An origin that is no text is nobody's.
+        let origin = headers.contains_key(ORIGIN).then(|| text(ORIGIN).unwrap_or_default());
+        if !tenant.origin_allowed(origin, text(HOST)) {
+            let why = "pages of this origin may not connect; add it to the tenant's `origins`";
+            return refused(Refusal::Origin, StatusCode::FORBIDDEN, why);
+        }
+        None
+    }
+
+    /// What the tenant's authenticator may ask about a request, where there is one.
+    pub(in crate::shard) fn asked(&self, tenant: &Tenant, head: &Parts) -> Asked {
+        match self.env.plugins.tables.of(&tenant.id) {
+            Some(_) => Asked::of(head),
+            None => Asked::default(),
+        }
+    }
+}
+
+/// What a request says of who it is: a header counts before a ticket, and a ticket before a token in the query,
+/// which the tenant has to allow.
+pub(in crate::shard) fn bearer_of(tenant: &Tenant, head: &Parts) -> Option<Bearer> {
+    if let Some(token) = head.headers.get(AUTHORIZATION).and_then(bearer) {
+        return Some(Bearer::Token(token.into()));
+    }
+    let of =
+        |name: &str| head.uri.query()?.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    if let Some(ticket) = of("ticket") {
+        return Some(Bearer::Ticket(ticket.into()));
+    }
+    of("token").filter(|_| tenant.allow_query_token).map(|token| Bearer::Token(token.into()))
+}
