@@ -20,7 +20,7 @@ export TIDEGATE_COMPONENTIZE_PY := $(TIDEGATE_TOOLS)/guests-py/bin/componentize-
 # Tools of ours come after the machine's own.
 export PATH := $(PATH):$(TIDEGATE_TOOLS)/bin
 
-.PHONY: help run test tools check fmt clippy docs deny rust clients openapi bench fuzz plugins plugins-check
+.PHONY: help run test tools check fmt clippy docs deny rust sdk clients openapi bench fuzz plugins plugins-check
 
 help: ## lists the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ run: ## builds a node and runs it with the tenant demo, no Redis needed
 	$(CARGO) build --locked
 	exec "$(CARGO_TARGET_DIR)/debug/tidegate" dev $(ARGS)
 
-test: tools check rust clients openapi ## everything that CI checks; installs what it needs
+test: tools check rust sdk clients openapi ## everything that CI checks; installs what it needs
 
 check: fmt clippy docs deny ## formatting, lints, documentation, dependencies; warnings are errors
 
@@ -54,6 +54,11 @@ tests := $(CARGO) test -p tidegate -p tidegate-support --locked
 
 rust: ## Rust tests
 	$(tests)
+
+sdk: ## the JavaScript SDK: types, unit tests, a real node, and dist is what its sources make
+	$(tests) --no-run
+	cd sdk/js && npm ci --no-audit --no-fund && npm run check-dist && \
+	    TIDEGATE_NODE_BIN="$(CARGO_TARGET_DIR)/debug/tidegate" npm test
 
 clients: ## examples and the live page, against a real redis-server, a node and a real browser
 	$(tests) --no-run

@@ -100,6 +100,8 @@ def main():
             (folder / "openapi.json").write_text(json.dumps(description(base)))
             command = [sys.executable, "-m", "schemathesis.cli", "run", folder / "openapi.json", "--url", base,
                        "--header", f"Authorization: Bearer {KEY}", "--checks", ",".join(CHECKS),
+                       # Their answers have no end; the Rust tests read them.
+                       "--exclude-path-regex", "/(sse|stream)$",
                        "--mode", "all", "--phases", "examples,coverage,fuzzing", "--max-examples", EXAMPLES,
                        "--seed", 1, "--generation-database", "none", "--request-timeout", 20, "--no-color"]
             done = subprocess.run([str(part) for part in command], cwd=folder, timeout=PATIENCE_S)

@@ -6,7 +6,9 @@ use tidegate_support::client::Event;
 use tidegate_support::config::NodeConfig;
 use tidegate_support::proven;
 
-use crate::harness::{client, embedded, messages, offsets, one_of, silent, subscriber, texts, user};
+use crate::harness::{
+    WIRES, client, embedded, messages, offsets, one_of, proven_over, silent, subscriber, texts, user,
+};
 
 /// Redelivery soon enough for a test, and heartbeats more often than that: an attempt counts only once a
 /// heartbeat after it was answered.
@@ -20,7 +22,7 @@ fn impatient(attempts: u64) -> NodeConfig {
 
 #[tokio::test]
 async fn the_window_fills_and_reopens() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let (node, mut backend) = embedded(NodeConfig::demo()).await?;
         let sub = json!({"channel": "room:1", "ack": true, "window": 4});
         let mut client = client(&node, &user("alice").sub_with(sub)).await?;
@@ -34,6 +36,7 @@ async fn the_window_fills_and_reopens() {
         silent(&mut client).await?;
         client.ack("room:1", pushed[5]).await?;
         ensure!(offsets(&messages(&mut client, 4).await?) == pushed[6..], "the rest");
+        ensure!(node.metric(r#"tidegate_acks_total{tenant="demo"}"#).await? == 2.0, "both were counted");
         Ok(())
     })
     .await;
@@ -41,7 +44,7 @@ async fn the_window_fills_and_reopens() {
 
 #[tokio::test]
 async fn an_unacknowledged_message_comes_again_and_says_so() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let (node, mut backend) = embedded(impatient(2)).await?;
         let mut client = subscriber(&node, "alice", "room:1", true).await?;
         let offset = backend.push("demo", "room:1", "again").await?;
@@ -64,7 +67,7 @@ async fn an_unacknowledged_message_comes_again_and_says_so() {
 
 #[tokio::test]
 async fn a_nack_brings_one_message_back_while_others_flow() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let (node, mut backend) = embedded(NodeConfig::demo()).await?;
         let mut client = subscriber(&node, "alice", "room:1", true).await?;
         let pushed = backend.push_all("demo", "room:1", &texts(2)).await?;
@@ -83,7 +86,7 @@ async fn a_nack_brings_one_message_back_while_others_flow() {
 
 #[tokio::test]
 async fn an_ack_covers_a_nack_before_it() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let (node, mut backend) = embedded(NodeConfig::demo()).await?;
         let mut client = subscriber(&node, "alice", "room:1", true).await?;
         let pushed = backend.push_all("demo", "room:1", &texts(2)).await?;
@@ -125,7 +128,7 @@ async fn exhausted_attempts_become_a_dead_letter_where_asked() {
 
 #[tokio::test]
 async fn elsewhere_exhausted_attempts_are_a_gap() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let (node, mut backend) = embedded(impatient(2)).await?;
         let mut client = subscriber(&node, "alice", "room:1", true).await?;
         let offset = backend.push("demo", "room:1", "unwanted").await?;

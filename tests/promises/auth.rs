@@ -8,7 +8,7 @@ use tidegate_support::node::Node;
 use tidegate_support::proven;
 use tidegate_support::token::{EdKey, claims, hs256, now_s};
 
-use crate::harness::{client, embedded, silent, user};
+use crate::harness::{WIRES, client, embedded, proven_over, silent, user, wire};
 
 /// A tenant that lets nobody in without a token.
 fn closed() -> NodeConfig {
@@ -25,10 +25,10 @@ async fn refused(node: &Node, options: &Options, what: &str) -> Result<()> {
 
 #[tokio::test]
 async fn a_good_token_opens_a_session_as_its_user() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let (node, _) = embedded(closed()).await?;
         ensure!(client(&node, &user("alice")).await?.user() == "alice", "in the first frame");
-        let header = Options { bearer: Some(token("bob")), ..Options::default() };
+        let header = Options { bearer: Some(token("bob")), ..Options::default().over(wire()) };
         ensure!(client(&node, &header).await?.user() == "bob", "in the header");
         Ok(())
     })
@@ -118,10 +118,10 @@ async fn issuer_and_audience_are_checked_where_set() {
 
 #[tokio::test]
 async fn a_token_that_expires_ends_the_connection() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let (node, _) = embedded(closed()).await?;
         let short = json!({"sub": "alice", "exp": now_s() + 2});
-        let mut client = client(&node, &Options::token(token_with(&short))).await?;
+        let mut client = client(&node, &Options::token(token_with(&short)).over(wire())).await?;
         let (code, reason) = client.closed().await?;
         ensure!((code, reason.as_str()) == (4007, "token_expired"), "{code} {reason}");
         Ok(())
@@ -131,11 +131,11 @@ async fn a_token_that_expires_ends_the_connection() {
 
 #[tokio::test]
 async fn refreshing_keeps_the_connection() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let (node, _) = embedded(closed()).await?;
         let expires = now_s() + 3;
         let short = json!({"sub": "alice", "exp": expires});
-        let mut client = client(&node, &Options::token(token_with(&short))).await?;
+        let mut client = client(&node, &Options::token(token_with(&short)).over(wire())).await?;
         let someone_else = client.refresh(&token("bob")).await?;
         ensure!(someone_else.kind() == "error", "a session has one user: {}", someone_else.0);
         let bad = client.refresh("no token").await?;
@@ -154,10 +154,10 @@ async fn refreshing_keeps_the_connection() {
 
 #[tokio::test]
 async fn anonymous_users_are_strangers_to_each_other() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let (node, mut backend) = embedded(NodeConfig::demo()).await?;
-        let mut one = client(&node, &Options::default()).await?;
-        let mut two = client(&node, &Options::default()).await?;
+        let mut one = client(&node, &Options::default().over(wire())).await?;
+        let mut two = client(&node, &Options::default().over(wire())).await?;
         ensure!(one.user().starts_with("anon-") && one.user() != two.user(), "{} {}", one.user(), two.user());
         let offset = backend.push("demo", &format!("user:{}", one.user()), "for one").await?;
         ensure!(one.message().await?.offset == offset, "its own channel");
@@ -168,16 +168,16 @@ async fn anonymous_users_are_strangers_to_each_other() {
 
 #[tokio::test]
 async fn a_wrong_token_is_not_made_anonymous() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let (node, _) = embedded(NodeConfig::demo()).await?;
-        refused(&node, &Options::token("nonsense"), "a tenant with anonymous clients").await
+        refused(&node, &Options::token("nonsense").over(wire()), "a tenant with anonymous clients").await
     })
     .await;
 }
 
 #[tokio::test]
 async fn tenants_are_apart() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let other = TenantConfig::default().closed().jwt("issuer = \"other\"");
         let config = NodeConfig::demo().tenant("other", other);
         let (node, mut backend) = embedded(config).await?;
@@ -196,7 +196,7 @@ async fn tenants_are_apart() {
 
 #[tokio::test]
 async fn pages_of_other_origins_are_refused() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let tenant = TenantConfig::default().setting("origins = [\"https://app.example\"]");
         let (node, _) = embedded(NodeConfig::default().tenant("demo", tenant)).await?;
         let from = |origin: &str| Options { origin: Some(origin.into()), ..user("alice") };

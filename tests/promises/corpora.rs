@@ -8,7 +8,7 @@ mod targets;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 8] = [
+const TARGETS: [(&str, Target); 10] = [
     ("json_frame", targets::json_frame),
     ("cbor_frame", targets::cbor_frame),
     ("stream_entry", targets::stream_entry),
@@ -17,6 +17,8 @@ const TARGETS: [(&str, Target); 8] = [
     ("publish_body", targets::publish_body),
     ("cloudevents", targets::cloudevents),
     ("websocket", targets::websocket),
+    ("stream_frames", targets::stream_frames),
+    ("capsules", targets::capsules),
 ];
 
 #[test]

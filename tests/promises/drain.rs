@@ -20,7 +20,8 @@ use tokio::process::Command;
 use tokio::task::JoinSet;
 
 use crate::harness::{
-    Cluster, TIDEGATE, client, embedded, messages, offsets, silent, subscriber, texts, user,
+    Cluster, TIDEGATE, WIRES, client, embedded, messages, offsets, proven_over, silent, subscriber, texts,
+    user,
 };
 
 /// A drain that may take so long that no test meets its deadline, and gives a tenth of it to a client.
@@ -68,7 +69,7 @@ async fn every_client_is_told_when_to_come_back_and_not_all_at_once() {
 
 #[tokio::test]
 async fn a_client_finishes_what_it_has_and_goes_on_elsewhere() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let mut cluster = Cluster::start(&patient(NodeConfig::demo()), &[]).await?;
         let options = user("alice").device("phone").ack("room:1");
         let mut old = client(&cluster.nodes[0], &options).await?;

@@ -37,8 +37,8 @@ const FLOORS: &[(&str, u8)] = &[
 const FENCES: &[(&str, &[&str])] = &[
     ("redis", &["backbone::redis"]),
     ("wasmtime", &["plugin"]),
-    ("quinn", &["transport", "router::relay"]),
-    ("h3", &["transport", "router::relay"]),
+    ("quinn", &["transport", "router::relay", "client"]),
+    ("h3", &["transport", "router::relay", "client"]),
     ("hyper", &["transport", "api", "shard", "plugin::http"]),
     ("axum", &["transport", "api", "shard"]),
     ("opentelemetry", &["telemetry"]),

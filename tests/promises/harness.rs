@@ -1,15 +1,48 @@
-//! What the promises share: a node, or two on one Redis, and clients of the tenant `demo`.
+//! What the promises share: a node, or two on one Redis, and clients of the tenant `demo`, over one transport
+//! or over each.
 
 use anyhow::{Context as _, Result};
-use tidegate_support::client::{Client, Event, Frame, Message, Options};
+use futures_util::future::try_join_all;
+use tidegate_support::client::{Client, Event, Frame, Message, Options, Wire};
 use tidegate_support::config::{NodeConfig, token};
 use tidegate_support::node::Node;
 use tidegate_support::offset::Offset;
+use tidegate_support::proven;
 use tidegate_support::redis::RedisServer;
 use tidegate_support::redis_faults::Backend;
 
 /// The binary under test.
 pub const TIDEGATE: &str = env!("CARGO_BIN_EXE_tidegate");
+
+tokio::task_local! {
+    /// What [`user`] connects over.
+    static WIRE: Wire;
+}
+
+/// The transports that promises are proven over.
+pub const WIRES: [Wire; 6] = Wire::ALL;
+
+/// Proves a promise over each of these transports: [`user`] connects over the one whose turn it is. All run at
+/// once, each with nodes of its own; the failure names the transport.
+///
+/// # Panics
+/// If the body fails over one of them.
+pub async fn proven_over<Fut>(wires: &[Wire], body: impl Fn() -> Fut)
+where
+    Fut: Future<Output = Result<()>>,
+{
+    let over = |wire: &Wire| {
+        let wire = *wire;
+        let proof = WIRE.scope(wire, body());
+        async move { proof.await.with_context(|| format!("over {wire}")) }
+    };
+    proven(async { try_join_all(wires.iter().map(over)).await.map(drop) }).await;
+}
+
+/// What this proof connects over.
+pub fn wire() -> Wire {
+    WIRE.try_get().unwrap_or_default()
+}
 
 /// A node with the embedded backbone, and a backend at its RESP listener.
 pub async fn embedded(config: NodeConfig) -> Result<(Node, Backend)> {
@@ -48,9 +81,9 @@ impl Cluster {
     }
 }
 
-/// Options of `user` of a test tenant.
+/// Options of `user` of a test tenant, over this proof's transport.
 pub fn user(name: &str) -> Options {
-    Options::token(token(name))
+    Options::token(token(name)).over(wire())
 }
 
 /// A client of `user` on a node.

@@ -1,12 +1,13 @@
-//! The examples of `docs/protocol.md` are what a node says.
+//! The examples of `docs/protocol.md` are what a node says, over every transport and in both encodings.
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::Value;
-use tidegate_support::client::{Client, Event, Options};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use tidegate_support::client::{Client, Codec, Event, Options};
 use tidegate_support::node::Node;
-use tidegate_support::proven;
 
-use crate::harness::TIDEGATE;
+use crate::harness::{TIDEGATE, WIRES, proven_over, wire};
 
 /// One fenced block: a fresh connection.
 struct Example {
@@ -65,7 +66,7 @@ fn matches(shown: &Value, said: &Value) -> bool {
 /// Plays one example. What the server says between two frames of the client may come in any order, and
 /// frames that the page does not show are passed over.
 async fn replay(node: &Node, example: &Example) -> Result<()> {
-    let opened = Client::open(&node.ws("demo"), &Options::default()).await?;
+    let opened = Client::open(&node.ws("demo"), &Options::default().over(wire())).await?;
     let Ok(mut client) = opened else { bail!("the handshake was refused") };
     let mut seen = Seen::default();
     let mut steps = example.steps.iter().peekable();
@@ -73,12 +74,19 @@ async fn replay(node: &Node, example: &Example) -> Result<()> {
         match step {
             Step::Client(frame) => {
                 let frame = seen.fill(frame).with_context(|| format!("line {line}"))?;
-                client.send_frame(&frame).await?;
+                let sent = client.send_frame(&frame).await;
+                if *line == example.steps[0].0 && wire().is_http() && frame["type"] != "connect" {
+                    // The request is refused instead of the connection that it would open.
+                    let why = sent.err().map(|error| error.to_string()).unwrap_or_default();
+                    ensure!(why == "refused with 400", "line {line}: {why}");
+                    return Ok(());
+                }
+                sent?;
             }
             Step::Server(shown) => {
-                let mut expected = vec![(*line, shown)];
+                let mut expected = vec![(*line, in_this_codec(shown)?)];
                 while let Some((line, Step::Server(shown))) = steps.peek() {
-                    expected.push((*line, shown));
+                    expected.push((*line, in_this_codec(shown)?));
                     steps.next();
                 }
                 expect(&mut client, expected, &mut seen).await?;
@@ -88,7 +96,33 @@ async fn replay(node: &Node, example: &Example) -> Result<()> {
     Ok(())
 }
 
-async fn expect(client: &mut Client, mut expected: Vec<(usize, &Value)>, seen: &mut Seen) -> Result<()> {
+/// What the page shows in JSON, as [`Client`] tells it in the encoding of this connection: payloads in CBOR are
+/// bytes, and no header says of a bare number that it is JSON.
+fn in_this_codec(shown: &Value) -> Result<Value> {
+    let mut shown = shown.clone();
+    if wire().codec == Codec::Json {
+        return Ok(shown);
+    }
+    if let Some(data) = shown.get("data") {
+        let bytes = match (data, shown["enc"].as_str()) {
+            // The page may leave out how text is encoded.
+            (Value::String(text), None | Some("text")) => text.clone().into_bytes(),
+            (Value::String(text), Some("base64")) => STANDARD.decode(text)?,
+            (json, None) => json.to_string().into_bytes(),
+            (_, enc) => bail!("no data with {enc:?}: {shown}"),
+        };
+        (shown["data"], shown["enc"]) = (STANDARD.encode(bytes).into(), "base64".into());
+        if shown["headers"] == json!({"content-type": "application/json"}) {
+            shown.as_object_mut().context("a frame")?.remove("headers");
+        }
+    }
+    for message in shown.get_mut("messages").and_then(Value::as_array_mut).into_iter().flatten() {
+        *message = in_this_codec(message)?;
+    }
+    Ok(shown)
+}
+
+async fn expect(client: &mut Client, mut expected: Vec<(usize, Value)>, seen: &mut Seen) -> Result<()> {
     while let Some((line, shown)) = expected.first() {
         match client
             .next()
@@ -98,7 +132,7 @@ async fn expect(client: &mut Client, mut expected: Vec<(usize, &Value)>, seen: &
             Event::Frame(said) => {
                 if let Some(at) = expected.iter().position(|(_, shown)| matches(shown, &said.0)) {
                     let (_, shown) = expected.remove(at);
-                    seen.note(shown, &said.0);
+                    seen.note(&shown, &said.0);
                 }
             }
             ended => bail!("line {line} shows\n  {shown}\nand the connection ended: {ended:?}"),
@@ -141,7 +175,7 @@ impl Seen {
 
 #[tokio::test]
 async fn the_pages_examples_are_true() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/protocol.md");
         let page = std::fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
         let examples = examples(&page)?;

@@ -2,15 +2,18 @@
 
 use anyhow::ensure;
 use serde_json::json;
+use tidegate_support::client::{Client, Options};
 use tidegate_support::config::{NodeConfig, TenantConfig};
 use tidegate_support::offset::Offset;
 use tidegate_support::proven;
 
-use crate::harness::{Cluster, client, embedded, messages, offsets, silent, subscriber, texts, user};
+use crate::harness::{
+    Cluster, WIRES, client, embedded, messages, offsets, proven_over, silent, subscriber, texts, user, wire,
+};
 
 #[tokio::test]
 async fn resuming_at_home_keeps_everything() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let (node, mut backend) = embedded(NodeConfig::demo()).await?;
         let mut first = subscriber(&node, "alice", "room:1", true).await?;
         ensure!(first.resumed() == "new", "{:?}", first.connected);
@@ -41,14 +44,14 @@ async fn resuming_at_home_keeps_everything() {
 /// a token proves that it is needed, and the resume token alone does not do.
 #[tokio::test]
 async fn a_resume_token_alone_opens_nothing() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let tenant = TenantConfig::default().closed();
         let (node, _) = embedded(NodeConfig::default().tenant("demo", tenant)).await?;
         let first = client(&node, &user("alice")).await?;
         let resume = first.resume_token().to_owned();
         first.reset()?;
-        let anonymous = tidegate_support::client::Options::default().resume(&resume);
-        let refused = tidegate_support::client::Client::try_connect(&node.ws("demo"), &anonymous).await?;
+        let anonymous = Options::default().over(wire()).resume(&resume);
+        let refused = Client::try_connect(&node.ws("demo"), &anonymous).await?;
         ensure!(refused.is_err(), "a resume token opened a session: {refused:?}");
         let thief = client(&node, &user("mallory").resume(&resume)).await?;
         ensure!(thief.resumed() != "home" && thief.user() == "mallory", "{:?}", thief.connected);
@@ -61,7 +64,7 @@ async fn a_resume_token_alone_opens_nothing() {
 
 #[tokio::test]
 async fn only_the_latest_resume_token_attaches() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let (node, _) = embedded(NodeConfig::demo()).await?;
         let first = client(&node, &user("alice")).await?;
         let old = first.resume_token().to_owned();
@@ -83,7 +86,7 @@ async fn only_the_latest_resume_token_attaches() {
 
 #[tokio::test]
 async fn a_newer_connection_of_the_device_takes_over() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let (node, mut backend) = embedded(NodeConfig::demo()).await?;
         let options = user("alice").device("phone").ack("room:1");
         let mut old = client(&node, &options).await?;
@@ -122,7 +125,7 @@ async fn devices_of_one_user_do_not_disturb_each_other() {
 
 #[tokio::test]
 async fn one_session_too_many_closes_the_oldest() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let (node, _) = embedded(NodeConfig::demo().limit("sessions_per_user", 2)).await?;
         let mut oldest = client(&node, &user("alice")).await?;
         let mut middle = client(&node, &user("alice")).await?;
@@ -269,7 +272,7 @@ async fn without_a_device_a_new_session_starts_now() {
 
 #[tokio::test]
 async fn recovered_says_whether_anything_is_missing() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let (node, mut backend) = embedded(NodeConfig::demo()).await?;
         let mut watcher = subscriber(&node, "bob", "room:1", false).await?;
         let pushed = backend.push_all("demo", "room:1", &texts(5)).await?;

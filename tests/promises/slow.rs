@@ -14,7 +14,9 @@ use tidegate_support::redis::RedisServer;
 use tidegate_support::redis_faults::Backend;
 use tidegate_support::{eventually, proven};
 
-use crate::harness::{TIDEGATE, client, embedded, messages, offsets, silent, texts, user};
+use crate::harness::{
+    TIDEGATE, WIRES, client, embedded, messages, offsets, proven_over, silent, texts, user,
+};
 
 /// One room for each rule.
 const ROOMS: [&str; 4] = ["room:hall", "drop:hall", "state:hall", "strict:hall"];
@@ -199,7 +201,7 @@ async fn disconnected_recovers(node: &Node, mut stalled: Client, pushed: &[Offse
 
 #[tokio::test]
 async fn a_subscriber_who_keeps_up_gets_every_message_of_a_key_and_who_comes_back_the_newest() {
-    proven(async {
+    proven_over(&WIRES, || async {
         let (node, mut backend) = embedded(NodeConfig::demo()).await?;
         let mut client = client(&node, &user("alice").listen("state:score")).await?;
         let start = client.subscribed("state:score").await?;

@@ -1,99 +1,30 @@
-//! A small client of protocol v1, independent of the node's code.
+//! A small client of protocol v1 over every transport, independent of the node's code.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
-use tokio_tungstenite::tungstenite::protocol::{Message as Ws, WebSocketConfig};
-use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use tokio_tungstenite::tungstenite::protocol::Message as Ws;
 
 pub use frame::{Codec, Frame, Message};
+pub use options::{Options, Transport, Wire};
+pub use webtransport::Datagrams;
 
 use crate::DEADLINE;
 use crate::offset::Offset;
+use event_stream::EventStream;
+use websocket::WebSocket;
+use webtransport::WebTransport;
 
+mod event_stream;
 mod frame;
-
-/// How to connect.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// The token, in the first frame.
-    pub token: Option<String>,
-    /// The token, in the header `Authorization` instead.
-    pub bearer: Option<String>,
-    /// The header `Origin`.
-    pub origin: Option<String>,
-    /// The device.
-    pub device: Option<String>,
-    /// A resume token.
-    pub resume: Option<String>,
-    /// Wished heartbeat interval.
-    pub ping_ms: Option<u64>,
-    /// Subscriptions to begin with, as they stand in the frame.
-    pub subs: Vec<Value>,
-    /// The codec.
-    pub codec: Codec,
-}
-
-impl Options {
-    /// With a token.
-    pub fn token(token: impl Into<String>) -> Self {
-        Self { token: Some(token.into()), ..Self::default() }
-    }
-
-    /// Names the device.
-    pub fn device(self, device: &str) -> Self {
-        Self { device: Some(device.into()), ..self }
-    }
-
-    /// Resumes.
-    pub fn resume(self, resume: &str) -> Self {
-        Self { resume: Some(resume.into()), ..self }
-    }
-
-    /// Subscribes without acks.
-    pub fn listen(self, channel: &str) -> Self {
-        self.sub_with(json!({"channel": channel}))
-    }
-
-    /// Subscribes with acks.
-    pub fn ack(self, channel: &str) -> Self {
-        self.sub_with(json!({"channel": channel, "ack": true}))
-    }
-
-    /// Subscribes as said.
-    pub fn sub_with(mut self, sub: Value) -> Self {
-        self.subs.push(sub);
-        self
-    }
-
-    /// Speaks this codec.
-    pub fn codec(self, codec: Codec) -> Self {
-        Self { codec, ..self }
-    }
-
-    /// The `connect` frame.
-    pub fn connect_frame(&self) -> Value {
-        let mut frame = json!({"type": "connect"});
-        for (name, value) in [("token", &self.token), ("device", &self.device), ("resume", &self.resume)] {
-            if let Some(value) = value {
-                frame[name] = value.as_str().into();
-            }
-        }
-        if let Some(ping_ms) = self.ping_ms {
-            frame["ping_ms"] = ping_ms.into();
-        }
-        if !self.subs.is_empty() {
-            frame["subs"] = self.subs.clone().into();
-        }
-        frame
-    }
-}
+mod http3;
+mod options;
+mod websocket;
+mod webtransport;
 
 /// What happened on a connection.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,9 +42,16 @@ pub enum Event {
     Lost(String),
 }
 
+/// A connection over one of the transports.
+enum Link {
+    WebSocket(Box<WebSocket>),
+    WebTransport(Box<WebTransport>),
+    EventStream(Box<EventStream>),
+}
+
 /// One connection.
 pub struct Client {
-    ws: WebSocketStream<TcpStream>,
+    link: Link,
     codec: Codec,
     next_id: u64,
     /// Frames that came while a reply was awaited, in order.
@@ -131,14 +69,15 @@ impl std::fmt::Debug for Client {
 /// Why there is no session.
 #[derive(Debug, Clone)]
 pub enum Refusal {
-    /// The WebSocket handshake was refused with this status.
+    /// The handshake was refused with this status.
     Handshake(u16),
     /// The connection was closed with this code and reason, after these frames.
     Closed(u16, String, Vec<Frame>),
 }
 
 impl Client {
-    /// Connects to `ws://host:port/v1/<tenant>/ws` and opens a session.
+    /// Connects to the node that serves WebSockets at `ws://host:port/v1/<tenant>/ws`, over whatever transport
+    /// the options say, and opens a session.
     pub async fn connect(url: &str, options: &Options) -> Result<Self> {
         match Self::try_connect(url, options).await? {
             Ok(client) => Ok(client),
@@ -152,7 +91,12 @@ impl Client {
             Ok(client) => client,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        client.send_frame(&options.connect_frame()).await?;
+        if let Err(error) = client.send_frame(&options.connect_frame()).await {
+            // Where `connect` is a request of its own, it is what is refused.
+            return error
+                .downcast::<event_stream::Refused>()
+                .map(|refused| Err(Refusal::Handshake(refused.0)));
+        }
         let mut before = Vec::new();
         loop {
             match client.next().await? {
@@ -167,39 +111,26 @@ impl Client {
         }
     }
 
-    /// Performs the WebSocket handshake alone; `connect` is still to be sent.
+    /// Performs the handshake alone; `connect` is still to be sent.
     pub async fn open(url: &str, options: &Options) -> Result<Result<Self, Refusal>> {
-        let mut request = url.into_client_request()?;
-        let headers = request.headers_mut();
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, options.codec.subprotocol().parse()?);
-        if let Some(token) = &options.bearer {
-            headers.insert(AUTHORIZATION, format!("Bearer {token}").parse()?);
-        }
-        if let Some(origin) = &options.origin {
-            headers.insert(ORIGIN, origin.parse()?);
-        }
-        let authority = request.uri().authority().context("the url names no host")?.to_string();
-        let handshake = async {
-            let socket =
-                TcpStream::connect(&authority).await.with_context(|| format!("connecting to {authority}"))?;
-            socket.set_nodelay(true)?;
-            // Small buffers: a checker holds a thousand of these.
-            let config = WebSocketConfig::default().read_buffer_size(4 << 10).write_buffer_size(0);
-            Ok::<_, anyhow::Error>(client_async_with_config(request, socket, Some(config)).await)
-        };
-        match tokio::time::timeout(DEADLINE, handshake).await.context("no answer to the handshake")?? {
-            Ok((ws, _)) => Ok(Ok(Self {
-                ws,
-                codec: options.codec,
-                next_id: 1,
-                waiting: VecDeque::new(),
-                connected: Frame(Value::Null),
-            })),
-            Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => {
-                Ok(Err(Refusal::Handshake(answer.status().as_u16())))
+        let link = match options.wire.transport {
+            Transport::WebSocket => {
+                WebSocket::open(url, options).await?.map(|socket| Link::WebSocket(Box::new(socket)))
             }
-            Err(error) => Err(error.into()),
-        }
+            Transport::WebTransport => {
+                WebTransport::open(url, options).await?.map(|session| Link::WebTransport(Box::new(session)))
+            }
+            Transport::Sse | Transport::Ndjson => {
+                Ok(Link::EventStream(Box::new(EventStream::new(url, options)?)))
+            }
+        };
+        Ok(link.map(|link| Self {
+            link,
+            codec: options.wire.codec,
+            next_id: 1,
+            waiting: VecDeque::new(),
+            connected: Frame(Value::Null),
+        }))
     }
 
     /// The resume token.
@@ -219,17 +150,45 @@ impl Client {
 
     /// Sends a frame as it is, in the connection's codec.
     pub async fn send_frame(&mut self, frame: &Value) -> Result<()> {
-        let message = match self.codec {
-            Codec::Json => Ws::text(frame.to_string()),
-            Codec::Cbor => Ws::binary(frame::to_cbor(frame)?),
+        self.send_bytes(self.codec.encode(frame)?).await
+    }
+
+    /// Sends what need be no frame as if it were one.
+    pub async fn send_bytes(&mut self, bytes: Vec<u8>) -> Result<()> {
+        let sending = async {
+            match &mut self.link {
+                Link::WebSocket(socket) => socket.send(bytes).await,
+                Link::WebTransport(session) => session.send(&bytes).await,
+                Link::EventStream(stream) => stream.send(&bytes).await,
+            }
         };
-        self.send_raw(message).await
+        tokio::time::timeout(DEADLINE, sending).await.context("sending took too long")?
     }
 
     /// Sends any WebSocket message.
     pub async fn send_raw(&mut self, message: Ws) -> Result<()> {
-        tokio::time::timeout(DEADLINE, self.ws.send(message)).await.context("sending took too long")??;
-        Ok(())
+        let Link::WebSocket(socket) = &mut self.link else { bail!("this is no WebSocket") };
+        tokio::time::timeout(DEADLINE, socket.send_raw(message)).await.context("sending took too long")?
+    }
+
+    /// Sends bytes on the stream of a WebTransport session as they are.
+    pub async fn send_on_stream(&mut self, bytes: &[u8]) -> Result<()> {
+        self.session()?.send_bytes(bytes).await
+    }
+
+    /// What came in datagrams of a WebTransport session so far.
+    pub fn datagrams(&mut self) -> Result<Datagrams> {
+        Ok(self.session()?.datagrams())
+    }
+
+    /// Goes on with a WebTransport session from another UDP port; the answer is the new address.
+    pub fn rebind(&mut self) -> Result<SocketAddr> {
+        self.session()?.rebind()
+    }
+
+    fn session(&mut self) -> Result<&mut WebTransport> {
+        let Link::WebTransport(session) = &mut self.link else { bail!("this is no WebTransport") };
+        Ok(session)
     }
 
     /// What happens next, pings left out. Fails when nothing does in [`DEADLINE`].
@@ -250,24 +209,10 @@ impl Client {
     }
 
     async fn read(&mut self) -> Result<Event> {
-        loop {
-            return Ok(match self.ws.next().await {
-                Some(Ok(Ws::Text(text))) => {
-                    ensure!(self.codec == Codec::Json, "text on a CBOR connection: {text}");
-                    Event::Frame(Frame::from_text(&text)?)
-                }
-                Some(Ok(Ws::Binary(bytes))) => {
-                    ensure!(self.codec == Codec::Cbor, "binary on a JSON connection");
-                    Event::Frame(Frame::from_cbor(&bytes)?)
-                }
-                Some(Ok(Ws::Close(Some(close)))) => {
-                    Event::Closed { code: close.code.into(), reason: close.reason.to_string() }
-                }
-                Some(Ok(Ws::Close(None))) => Event::Closed { code: 1005, reason: String::new() },
-                Some(Ok(_)) => continue,
-                Some(Err(error)) => Event::Lost(error.to_string()),
-                None => Event::Lost("the stream ended".into()),
-            });
+        match &mut self.link {
+            Link::WebSocket(socket) => socket.read().await,
+            Link::WebTransport(session) => session.read().await,
+            Link::EventStream(stream) => stream.read().await,
         }
     }
 
@@ -398,20 +343,44 @@ impl Client {
         self.pick("`pong`", |frame| frame.kind() == "pong").await.map(drop)
     }
 
-    /// Closes as a well-behaved client does, and waits until the server agrees.
-    pub async fn close(mut self) -> Result<()> {
-        self.ws.close(None).await?;
-        let drained = async { while let Some(Ok(_)) = self.ws.next().await {} };
-        tokio::time::timeout(DEADLINE, drained).await.context("the server did not answer the close")
+    /// Closes as a well-behaved client does, and waits until the server agrees. Over SSE and NDJSON nobody can
+    /// say goodbye: the connection just ends.
+    pub async fn close(self) -> Result<()> {
+        match self.link {
+            Link::WebSocket(socket) => socket.close().await,
+            Link::WebTransport(session) => session.close().await,
+            Link::EventStream(_) => Ok(()),
+        }
     }
 
-    /// Resets the connection (TCP RST), as a crashing client or a broken network path does.
+    /// Resets the connection (TCP RST, CONNECTION_CLOSE), as a crashing client or a broken network path does.
     pub fn reset(self) -> Result<()> {
-        self.ws.get_ref().set_zero_linger().context("SO_LINGER")
+        match self.link {
+            Link::WebSocket(socket) => socket.into_socket().set_zero_linger().context("SO_LINGER"),
+            Link::WebTransport(session) => {
+                session.reset();
+                Ok(())
+            }
+            Link::EventStream(stream) => stream.into_socket()?.set_zero_linger().context("SO_LINGER"),
+        }
     }
 
     /// The bare socket: nothing reads it, answers its pings or closes it from here on.
+    ///
+    /// # Panics
+    /// Over WebTransport, where there is no such socket.
     pub fn into_stalled(self) -> TcpStream {
-        self.ws.into_inner()
+        match self.link {
+            Link::WebSocket(socket) => socket.into_socket(),
+            Link::EventStream(stream) => stream.into_socket().expect("a stream that was opened"),
+            Link::WebTransport(_) => panic!("a WebTransport session has no socket of its own"),
+        }
     }
+}
+
+/// Host with port, and tenant, of `ws://host:port/v1/<tenant>/ws`.
+fn place(url: &str) -> Result<(String, String)> {
+    let parts: Vec<&str> = url.split('/').collect();
+    let ["ws:", "", authority, "v1", tenant, "ws"] = parts[..] else { bail!("{url} is no node's WebSocket") };
+    Ok((authority.into(), tenant.into()))
 }

@@ -43,6 +43,7 @@ pub struct NodeConfig {
     redis: Option<(String, Vec<String>)>,
     memory: BTreeMap<String, u64>,
     has_admin: bool,
+    tls: Option<String>,
     cluster: BTreeMap<String, u64>,
     retention: BTreeMap<String, u64>,
     plugins: BTreeMap<String, u64>,
@@ -65,6 +66,11 @@ impl NodeConfig {
     /// One tenant `demo` as [`TenantConfig::default`] makes it, embedded backbone.
     pub fn demo() -> Self {
         Self::default().tenant("demo", TenantConfig::default())
+    }
+
+    /// These lines stand in `[tls]`, in place of a certificate for development.
+    pub fn tls(self, lines: &str) -> Self {
+        Self { tls: Some(lines.into()), ..self }
     }
 
     /// Sets a limit for all tenants, as in `[limits]`.
@@ -145,6 +151,9 @@ impl NodeConfig {
             }
             None => toml += "[backbone.embedded]\nresp_listen = \"127.0.0.1:0\"\n",
         }
+        // WebTransport needs a certificate; tests that are about certificates say their own.
+        let tls = self.tls.as_deref().unwrap_or("development = true");
+        let _ = writeln!(toml, "[tls]\n{tls}");
         if self.has_admin {
             let _ = writeln!(toml, "[admin]\ntoken = \"{ADMIN_TOKEN}\"");
         }

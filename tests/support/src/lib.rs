@@ -24,6 +24,7 @@ pub mod redis;
 pub mod redis_faults;
 pub mod resp;
 pub mod server;
+pub mod tls;
 pub mod token;
 
 /// How long anything may take that is waited for. Generous, because machines are shared: it is reached

@@ -211,7 +211,7 @@ pub(super) fn identity(shared: &Shared, client: ClientId) -> Options {
 fn options(shared: &Shared, client: ClientId, kind: Kind, memory: &Memory) -> Options {
     let mut options = identity(shared, client);
     // Both codecs see every kind.
-    options.codec = if (client / 4).is_multiple_of(2) { Codec::Json } else { Codec::Cbor };
+    options.wire.codec = if (client / 4).is_multiple_of(2) { Codec::Json } else { Codec::Cbor };
     if kind == Kind::Device {
         options.device = Some(format!("device-{client}"));
     }

@@ -19,6 +19,14 @@ pub enum Codec {
 }
 
 impl Codec {
+    /// Writes a frame.
+    pub(super) fn encode(self, frame: &Value) -> Result<Vec<u8>> {
+        match self {
+            Self::Json => Ok(frame.to_string().into_bytes()),
+            Self::Cbor => to_cbor(frame),
+        }
+    }
+
     /// The WebSocket subprotocol that asks for it.
     pub fn subprotocol(self) -> &'static str {
         match self {
@@ -95,13 +103,18 @@ impl Frame {
         list.iter().map(message).collect()
     }
 
-    pub(super) fn from_text(text: &str) -> Result<Self> {
-        Ok(Self(serde_json::from_str(text).with_context(|| format!("not JSON: {text}"))?))
-    }
-
-    pub(super) fn from_cbor(bytes: &[u8]) -> Result<Self> {
-        let value: Cbor = ciborium::from_reader(bytes).context("not CBOR")?;
-        Ok(Self(from_cbor(value)?))
+    /// Reads a frame.
+    pub(super) fn decode(codec: Codec, bytes: &[u8]) -> Result<Self> {
+        match codec {
+            Codec::Json => {
+                let what = || format!("not JSON: {}", String::from_utf8_lossy(bytes));
+                Ok(Self(serde_json::from_slice(bytes).with_context(what)?))
+            }
+            Codec::Cbor => {
+                let value: Cbor = ciborium::from_reader(bytes).context("not CBOR")?;
+                Ok(Self(from_cbor(value)?))
+            }
+        }
     }
 }
 
@@ -126,7 +139,7 @@ fn message(value: &Value) -> Result<Message> {
 }
 
 /// A client frame in CBOR: `data` becomes a byte string, everything else is as in JSON.
-pub(super) fn to_cbor(frame: &Value) -> Result<Vec<u8>> {
+fn to_cbor(frame: &Value) -> Result<Vec<u8>> {
     let mut value = Cbor::serialized(frame)?;
     if let (Some(data), Some(fields)) = (frame.get("data"), value.as_map_mut()) {
         let bytes = match (data, frame["enc"].as_str()) {
@@ -196,7 +209,7 @@ mod tests {
     #[test]
     fn cbor_carries_payloads_as_bytes() {
         let sent = json!({"type": "publish", "id": 7, "channel": "room:1", "data": {"a": 1}});
-        let frame = Frame::from_cbor(&to_cbor(&sent).unwrap()).unwrap();
+        let frame = Frame::decode(Codec::Cbor, &to_cbor(&sent).unwrap()).unwrap();
         assert_eq!(frame.number("id"), Some(7));
         let data = STANDARD.decode(frame.text("data")).unwrap();
         assert_eq!(data, br#"{"a":1}"#);
