@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::herd::HerdArgs;
+
 /// Measures a node against the budgets in the design. Started by `make bench`.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate-bench")]
@@ -20,13 +22,14 @@ pub enum Mode {
     Run(RunArgs),
     /// The clients of one measurement; takes its orders from standard input.
     #[command(hide = true)]
-    Herd,
+    Herd(HerdArgs),
 }
 
 const EXAMPLES: &str = "\
 Examples:
   make bench
   make bench ARGS='--part calm --part pressure'
+  make bench ARGS='--part idle-transports --part fanout-transports --part packets'
   make bench ARGS='--quick --json'";
 
 /// What to measure.
@@ -84,6 +87,12 @@ pub enum Part {
     Shaped,
     /// Delivery beside another tenant's plugin that misbehaves.
     Isolation,
+    /// Memory of an idle session over each transport.
+    IdleTransports,
+    /// Fan-out over each transport, beside WebSocket.
+    FanoutTransports,
+    /// UDP packets that the thread of the one QUIC endpoint takes.
+    Packets,
 }
 
 impl RunArgs {

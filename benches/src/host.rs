@@ -13,6 +13,8 @@ pub struct Cpu {
     pub all: u64,
     /// The threads that run sessions, in nanoseconds.
     pub shards: u64,
+    /// The thread that reads UDP packets, in nanoseconds.
+    pub quic: u64,
 }
 
 impl Cpu {
@@ -26,13 +28,18 @@ impl Cpu {
             cpu.all += used;
             let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
             cpu.shards += if name.starts_with("shard-") { used } else { 0 };
+            cpu.quic += if name.trim_end() == "quic" { used } else { 0 };
         }
         Ok(cpu)
     }
 
     /// What was used since an earlier look.
     pub fn since(self, before: Self) -> Self {
-        Self { all: self.all.saturating_sub(before.all), shards: self.shards.saturating_sub(before.shards) }
+        Self {
+            all: self.all.saturating_sub(before.all),
+            shards: self.shards.saturating_sub(before.shards),
+            quic: self.quic.saturating_sub(before.quic),
+        }
     }
 }
 
@@ -56,6 +63,22 @@ pub fn resident(pid: u32) -> Result<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
     let kib: u64 = line.trim().trim_end_matches(" kB").parse().with_context(|| format!("VmRSS of {path}"))?;
     Ok(kib * 1024)
+}
+
+/// Packets for a local UDP port that found no room in their socket's buffer, since the sockets are there.
+pub fn udp_dropped(port: u16) -> Result<u64> {
+    let mut dropped = 0;
+    for table in ["/proc/net/udp", "/proc/net/udp6"] {
+        // A machine without IPv6 has one table.
+        let text = fs::read_to_string(table).unwrap_or_default();
+        for line in text.lines().skip(1) {
+            let mut fields = line.split_whitespace();
+            let is_there = fields.nth(1).is_some_and(|local| local.ends_with(&format!(":{port:04X}")));
+            let count = fields.next_back().filter(|_| is_there).unwrap_or("0");
+            dropped += count.parse::<u64>().with_context(|| format!("{table} says {line:?}"))?;
+        }
+    }
+    Ok(dropped)
 }
 
 /// Waits. The benchmark's own threads have nobody to hold up.

@@ -5,6 +5,7 @@
 //! depend on the machine stand beside the same work done without a node, in the same run.
 
 mod args;
+mod certificate;
 mod herd;
 mod host;
 mod parts;
@@ -18,7 +19,7 @@ use args::{Args, Mode};
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().mode {
-        Mode::Herd => herd::run(),
+        Mode::Herd(args) => herd::run(&args),
         Mode::Run(args) => parts::run(&args),
     }
 }

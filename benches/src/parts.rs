@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::args::{Part, RunArgs};
-use crate::herd::{Answer, Kind, Order};
+use crate::herd::{Answer, Kind, Order, Transport};
 use crate::process::{Herd, Node};
 use crate::report::Report;
 
@@ -14,12 +14,14 @@ mod calm;
 mod codec;
 mod isolation;
 mod memory;
+mod packets;
 mod plugins;
 mod pressure;
 mod reconnect;
 mod retention;
 mod shaped;
 mod stalled;
+mod transports;
 mod unicast;
 
 /// Measures one part and adds its figures to the report.
@@ -29,7 +31,7 @@ type Measure = fn(&RunArgs, &mut Report) -> Result<()>;
 pub fn run(args: &RunArgs) -> Result<()> {
     rlimit::increase_nofile_limit(u64::MAX)?;
     let mut report = Report::default();
-    let parts: [(Part, Measure); 11] = [
+    let parts: [(Part, Measure); 14] = [
         (Part::Memory, memory::run),
         (Part::Calm, calm::run),
         (Part::Pressure, pressure::run),
@@ -41,6 +43,9 @@ pub fn run(args: &RunArgs) -> Result<()> {
         (Part::Plugins, plugins::run),
         (Part::Shaped, shaped::run),
         (Part::Isolation, isolation::run),
+        (Part::IdleTransports, transports::idle),
+        (Part::FanoutTransports, transports::fanout),
+        (Part::Packets, packets::run),
     ];
     let mut failed = Ok(());
     for (part, measure) in parts.into_iter().filter(|(part, _)| args.wants(*part)) {
@@ -63,7 +68,11 @@ const ROOM: &str = "tg:demo:ch:room:1";
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn open(herd: &mut Herd, node: &Node, count: usize, kind: Kind) -> Result<()> {
-    herd.order(&Order::Open { address: node.http, count, kind })?;
+    let address = match herd.transport() {
+        Transport::WebTransport => node.quic.context("the node has no certificate")?,
+        _ => node.http,
+    };
+    herd.order(&Order::Open { address, count, kind })?;
     Ok(())
 }
 

@@ -11,7 +11,8 @@ use anyhow::{Context as _, Result, bail};
 use tidegate::config::DEMO_JWT_SECRET;
 
 use crate::args::RunArgs;
-use crate::herd::{Answer, Order};
+use crate::certificate::Certificate;
+use crate::herd::{Answer, Order, Transport};
 use crate::host::pause;
 
 /// A child that is killed when dropped, with its pid on file as long as it runs.
@@ -73,24 +74,34 @@ pub struct Node {
     pub admin: SocketAddr,
     /// Where backends connect, where the backbone is embedded.
     pub resp: Option<SocketAddr>,
+    /// Where clients connect over WebTransport, where the node has a certificate.
+    pub quic: Option<SocketAddr>,
     _stdout: BufReader<ChildStdout>,
 }
 
 impl Node {
     /// Starts a node on its embedded backbone.
     pub fn embedded(args: &RunArgs, shards: Option<u16>) -> Result<Self> {
-        Self::start(args, &["--resp-listen", "127.0.0.1:0"], shards)
+        Self::start(args, &["--resp-listen", "127.0.0.1:0"], shards, "")
+    }
+
+    /// The same with a certificate, for clients that come over this transport.
+    pub fn reached_over(args: &RunArgs, transport: Transport, shards: Option<u16>) -> Result<Self> {
+        let Certificate { pem, key, .. } = Certificate::of(args).ensure()?;
+        let (tcp, quic) = (transport == Transport::Tls, transport == Transport::WebTransport);
+        let tls = format!("[tls]\ncertificate = {pem:?}\nkey = {key:?}\ntcp = {tcp}\nquic = {quic}\n");
+        Self::start(args, &["--resp-listen", "127.0.0.1:0"], shards, if tcp || quic { &tls } else { "" })
     }
 
     /// Starts a node on the Redis of the run.
     pub fn over_redis(args: &RunArgs, shards: Option<u16>) -> Result<Self> {
         let url = format!("redis://127.0.0.1:{}", args.redis_port);
-        Self::start(args, &["--redis", &url], shards)
+        Self::start(args, &["--redis", &url], shards, "")
     }
 
-    fn start(args: &RunArgs, backbone: &[&str], shards: Option<u16>) -> Result<Self> {
+    fn start(args: &RunArgs, backbone: &[&str], shards: Option<u16>, tls: &str) -> Result<Self> {
         let config = args.pids.with_file_name("node.toml");
-        std::fs::write(&config, CONFIG.replace("SECRET", DEMO_JWT_SECRET))?;
+        std::fs::write(&config, CONFIG.replace("SECRET", DEMO_JWT_SECRET) + tls)?;
         let mut command = Command::new(&args.node);
         command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
         command.args(["--log-level", "error"]).args(backbone).arg("--config").arg(config);
@@ -107,7 +118,8 @@ impl Node {
         let (Some(http), Some(admin)) = (address("http="), address("admin=")) else {
             bail!("the node did not get ready: {line:?}");
         };
-        Ok(Self { process, http, admin, resp: address("resp="), _stdout: stdout })
+        let (resp, quic) = (address("resp="), address("quic="));
+        Ok(Self { process, http, admin, resp, quic, _stdout: stdout })
     }
 
     /// Switches a plugin on for a tenant.
@@ -164,20 +176,37 @@ pub struct Listener {
 
 /// A process full of clients.
 pub struct Herd {
-    _process: Owned,
+    process: Owned,
+    transport: Transport,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
 
 impl Herd {
-    /// Starts one without clients.
+    /// Starts one without clients, for WebSocket.
     pub fn start(args: &RunArgs) -> Result<Self> {
+        Self::over(args, Transport::WebSocket)
+    }
+
+    /// The same for any transport.
+    pub fn over(args: &RunArgs, transport: Transport) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("herd").stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(["herd", "--transport", transport.name(), "--certificate"]);
+        command.arg(Certificate::of(args).der).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Owned::start(&mut command, args)?;
         let orders = process.child.stdin.take().context("the herd's input is piped")?;
         let answers = BufReader::new(process.child.stdout.take().context("the herd's output is piped")?);
-        Ok(Self { _process: process, orders, answers })
+        Ok(Self { process, transport, orders, answers })
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
+    /// What its clients speak.
+    pub fn transport(&self) -> Transport {
+        self.transport
     }
 
     /// Gives an order and waits for the answer.
@@ -199,7 +228,7 @@ impl Herd {
         self.answers.read_line(&mut line)?;
         let answer: Answer = serde_json::from_str(&line).with_context(|| format!("a herd said {line:?}"))?;
         match answer.error {
-            Some(error) => bail!("the clients failed: {error}"),
+            Some(error) => bail!("clients over {:?} failed: {error}", self.transport),
             None => Ok(answer),
         }
     }

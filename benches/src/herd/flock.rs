@@ -1,23 +1,26 @@
 //! The clients of a herd, what it counts, and the order it is working on.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use mio::{Interest, Registry, Token};
+use rustls::ClientConfig;
 
-use super::client::Client;
-use super::{Answer, Kind, Order, now_ns};
+use super::client::{Client, Line};
+use super::counts::{Counts, is_sampled};
+use super::{Answer, Kind, Order, Transport};
 
 /// All clients, by number.
 pub struct Flock {
     registry: Registry,
+    transport: Transport,
+    tls: Option<Arc<ClientConfig>>,
     clients: Vec<Option<Client>>,
     buffer: Vec<u8>,
-    counts: Answer,
-    latencies_us: Vec<u32>,
+    counts: Counts,
     work: Work,
-    error: Option<String>,
 }
 
 /// The order that waits for its answer.
@@ -39,25 +42,21 @@ enum Work {
 }
 
 /// Connections under way at a time: the node's backlog takes them.
-const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 64;
 /// How long one order to connect may take.
-const OPENING: Duration = Duration::from_secs(120);
-/// Every so many clients are asked for their latencies.
-const SAMPLED: usize = 16;
-/// Latencies that are kept.
-const LATENCIES: usize = 1 << 20;
+pub(super) const OPENING: Duration = Duration::from_secs(120);
 
 impl Flock {
-    /// Without clients.
-    pub fn new(registry: Registry) -> Self {
+    /// Without clients. `tls` is what clients over TLS need.
+    pub fn new(registry: Registry, transport: Transport, tls: Option<Arc<ClientConfig>>) -> Self {
         Self {
             registry,
+            transport,
+            tls,
             clients: Vec::new(),
             buffer: vec![0; 256 * 1024],
-            counts: Answer::default(),
-            latencies_us: Vec::new(),
+            counts: Counts::default(),
             work: Work::Nothing,
-            error: None,
         }
     }
 
@@ -86,8 +85,11 @@ impl Flock {
                 Work::Opening { next: 0, until, pending: 0, to: None, deadline: now + OPENING }
             }
             Order::Reset => {
-                self.counts = Answer::default();
-                self.latencies_us.clear();
+                self.counts = Counts::default();
+                Work::Done
+            }
+            Order::Acknowledge { .. } => {
+                self.counts.fail("only clients over WebTransport acknowledge on an order".to_owned());
                 Work::Done
             }
             Order::Expect { messages, limit_ms } => {
@@ -116,12 +118,15 @@ impl Flock {
     /// Connects a client; whether it waits for nothing more.
     fn open(&mut self, number: usize, to: Option<(SocketAddr, Kind)>) -> Result<bool> {
         let mut client = match (to, self.clients.get(number)) {
-            (Some((address, kind)), _) => Client::connect(kind, number, address, None)?,
+            (Some((address, kind)), _) => {
+                let line = Line { address, transport: self.transport, tls: self.tls.clone() };
+                Client::connect(line, kind, number, None)?
+            }
             (None, Some(Some(old))) => old.again()?,
             (None, _) => anyhow::bail!("it is not connected"),
         };
         self.registry.register(&mut client.stream, Token(number), Interest::READABLE)?;
-        let begun = client.begun;
+        let begun = client.talk.begun;
         if number == self.clients.len() {
             self.clients.push(None);
         }
@@ -139,23 +144,14 @@ impl Flock {
     /// A client's socket has something to read.
     pub fn on_ready(&mut self, number: usize) {
         let Some(Some(client)) = self.clients.get_mut(number) else { return };
-        let begun = client.begun;
-        if begun && client.kind == Kind::Stalled {
+        let begun = client.talk.begun;
+        if begun && client.talk.kind == Kind::Stalled {
             return;
         }
-        let sample = number.is_multiple_of(SAMPLED);
-        match client.read(&mut self.buffer, sample) {
+        match client.read(&mut self.buffer, is_sampled(number)) {
             Ok(seen) => {
-                self.counts.messages += seen.messages;
-                self.counts.bytes += seen.bytes;
-                self.counts.gaps += seen.gaps;
-                self.counts.home += u64::from(seen.home);
-                let now = now_ns();
-                let room = LATENCIES - self.latencies_us.len();
-                let late =
-                    seen.sent_ns.iter().take(room).map(|sent| (now.saturating_sub(*sent) / 1000) as u32);
-                self.latencies_us.extend(late);
-                if client.begun && !begun {
+                self.counts.add(&seen);
+                if client.talk.begun && !begun {
                     self.began();
                     self.open_more();
                 }
@@ -168,7 +164,7 @@ impl Flock {
     }
 
     fn fail(&mut self, error: String) {
-        self.error.get_or_insert(error);
+        self.counts.fail(error);
         if !matches!(self.work, Work::Nothing) {
             self.work = Work::Done;
         }
@@ -183,7 +179,7 @@ impl Flock {
                 (next == until && *pending == 0, now >= *deadline)
             }
             Work::Expecting { messages, deadline } => {
-                (self.counts.messages >= *messages || now >= *deadline, false)
+                (self.counts.messages() >= *messages || now >= *deadline, false)
             }
             Work::Done => (true, false),
         };
@@ -194,12 +190,6 @@ impl Flock {
             return None;
         }
         self.work = Work::Nothing;
-        self.latencies_us.sort_unstable();
-        let part = |of: usize| {
-            let at = self.latencies_us.len() * of / 100;
-            self.latencies_us.get(at).map_or(0.0, |late| f64::from(*late) / 1000.0)
-        };
-        let (p50_ms, p99_ms) = (part(50), part(99));
-        Some(Answer { p50_ms, p99_ms, error: self.error.take(), ..self.counts.clone() })
+        Some(self.counts.answer())
     }
 }

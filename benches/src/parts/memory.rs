@@ -21,17 +21,23 @@ pub fn run(args: &RunArgs, report: &mut Report) -> Result<()> {
     ] {
         let node = Node::embedded(args, None)?;
         let mut herd = Herd::start(args)?;
-        open(&mut herd, &node, few, kind)?;
-        let before = settled(&node)?;
-        open(&mut herd, &node, many - few, kind)?;
-        let grown = settled(&node)?.saturating_sub(before);
-        let each = grown as f64 / (many - few) as f64 / 1000.0;
+        let each = slope(&node, &mut herd, kind, few, many)?;
         match budget {
             Some(most) => report.hold(what, each, "kB", Budget::Most(most)),
             None => report.note(what, each, "kB"),
         }
     }
     Ok(())
+}
+
+/// How the node's memory grows with each client, in kB, from the first numbers to the second. The herd has
+/// none yet.
+pub fn slope(node: &Node, herd: &mut Herd, kind: Kind, few: usize, many: usize) -> Result<f64> {
+    open(herd, node, few, kind)?;
+    let before = settled(node)?;
+    open(herd, node, many - few, kind)?;
+    let grown = settled(node)?.saturating_sub(before);
+    Ok(grown as f64 / (many - few) as f64 / 1000.0)
 }
 
 /// Memory once handshakes are over and forgotten.
