@@ -142,8 +142,10 @@ impl Client {
     pub async fn next(&mut self) -> Result<Event, ClientError> {
         loop {
             let Link::Up(connection, _) = &mut self.link else {
-                self.connect().await?;
-                continue;
+                match self.connect().await? {
+                    Some(event) => return Ok(event),
+                    None => continue,
+                }
             };
             let silent = (self.heard + 2 * self.ping).max(Instant::now() + GRACE);
             let heard = match tokio::time::timeout_at(silent, connection.next()).await {
@@ -266,8 +268,8 @@ impl Client {
         }
     }
 
-    /// Takes a step towards a connection.
-    async fn connect(&mut self) -> Result<(), ClientError> {
+    /// Takes a step towards a connection. An event says why that led to none.
+    async fn connect(&mut self) -> Result<Option<Event>, ClientError> {
         if let Some(at) = self.not_before {
             tokio::time::sleep_until(at).await;
             self.not_before = None;
@@ -277,25 +279,24 @@ impl Client {
             self.link =
                 Link::Connecting(Box::pin(ways.connect(Arc::clone(&self.options), self.connect_frame())));
         }
-        let Link::Connecting(attempt) = &mut self.link else { return Ok(()) };
+        let Link::Connecting(attempt) = &mut self.link else { return Ok(None) };
         let (ways, outcome) = attempt.await;
         match outcome {
             Ok(connection) => {
                 self.link = Link::Up(connection, ways);
                 (self.since, self.goodbye, self.pause) = (None, None, None);
                 (self.heard, self.ping) = (Instant::now(), UNTIL_CONNECTED);
-                Ok(())
+                Ok(None)
             }
             Err(failure) => {
                 self.link = Link::Down(ways);
                 if failure.is_final || !self.options.reconnect {
                     return Err(failure.into_error());
                 }
-                tracing::info!(url = failure.url, why = failure.why, "cannot connect; trying again");
                 // The node's word counts, where it has one; back-off keeps those apart that it told the same.
                 let pause = failure.retry_after.unwrap_or_default() + self.backoff.next();
                 self.wait(pause);
-                Ok(())
+                Ok(Some(Event::Unreachable { url: failure.url, why: failure.why, pause }))
             }
         }
     }

@@ -69,6 +69,9 @@ async fn print(args: &ClientArgs, client: &mut Client) -> Result<()> {
             Event::Error { code, message, .. } if code == "unavailable" => eprintln!("{message} ({code})"),
             // Subscriptions are asked for without a number, so this is about one of them.
             Event::Error { code, message, .. } => bail!("the node refused: {message} ({code})"),
+            Event::Unreachable { url, why, pause } => {
+                eprintln!("cannot connect to {url}: {why}; trying again in {:.1} s", pause.as_secs_f64());
+            }
             Event::Closed { code, reason } => eprintln!("disconnected: {code} {reason}; reconnecting"),
             _ => {}
         }

@@ -104,6 +104,15 @@ pub enum Event {
     },
     /// The answer to a `ping`.
     Pong,
+    /// No connection could be made; the next [`super::Client::next`] tries again after the pause.
+    Unreachable {
+        /// Where to.
+        url: String,
+        /// Why not.
+        why: String,
+        /// How long is waited.
+        pause: Duration,
+    },
     /// The connection ended; the next [`super::Client::next`] makes a new one.
     Closed {
         /// The close code; 1006 where there was none, as RFC 6455 has it.
