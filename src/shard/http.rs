@@ -77,32 +77,44 @@ pub(super) struct Served {
     /// Counts the connection for as long as it lives.
     permit: Rc<Permit>,
     has_asked: Cell<bool>,
-    /// Streams that go on.
-    streams: Cell<usize>,
+    /// Requests that are not answered, and streams that go on.
+    busy: Cell<usize>,
+    stirred: Notify,
     quiet: Notify,
 }
 
-/// One stream of a connection; while it lives the connection does.
-pub(super) struct Streaming(Rc<Served>);
+/// A request or a stream of a connection; while it lives the connection does.
+pub(super) struct Busy(Rc<Served>);
 
 impl Served {
-    /// Counts one more stream.
-    fn streaming(self: &Rc<Self>) -> Streaming {
-        self.streams.set(self.streams.get() + 1);
-        Streaming(self.clone())
+    /// Counts one more request or stream.
+    fn busy(self: &Rc<Self>) -> Busy {
+        self.busy.set(self.busy.get() + 1);
+        self.stirred.notify_one();
+        Busy(self.clone())
     }
 
-    /// Waits until no stream goes on.
+    /// Waits until no request is open and no stream goes on.
     async fn until_quiet(&self) {
-        while self.streams.get() > 0 {
+        while self.busy.get() > 0 {
             self.quiet.notified().await;
+        }
+    }
+
+    /// Waits until nothing was asked for so long.
+    async fn until_idle(&self, patience: Duration) {
+        loop {
+            self.until_quiet().await;
+            if timeout(patience, self.stirred.notified()).await.is_err() && self.busy.get() == 0 {
+                return;
+            }
         }
     }
 }
 
-impl Drop for Streaming {
+impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get() - 1);
+        self.0.busy.set(self.0.busy.get() - 1);
         self.0.quiet.notify_one();
     }
 }
@@ -134,7 +146,8 @@ impl Shard {
             tcp,
             permit: Rc::new(permit),
             has_asked: Cell::new(false),
-            streams: Cell::new(0),
+            busy: Cell::new(0),
+            stirred: Notify::new(),
             quiet: Notify::new(),
         });
         // Boxed: a WebSocket's task must not hold room for it.
@@ -167,7 +180,9 @@ impl Shard {
             .max_buf_size(HEADER_BYTES)
             .serve_connection(TokioIo::new(wire), service)
             .with_upgrades();
-        self.see_through(connection, served, |connection| connection.graceful_shutdown()).await
+        // It looks after idle connections by itself.
+        let idle = std::future::pending();
+        self.see_through(connection, &served, idle, |connection| connection.graceful_shutdown()).await
     }
 
     async fn serve_http2(self: Rc<Self>, wire: Wire, served: Rc<Served>) -> hyper::Result<()> {
@@ -183,20 +198,23 @@ impl Shard {
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20))
             .serve_connection(TokioIo::new(wire), service);
-        self.see_through(connection, served, |connection| connection.graceful_shutdown()).await
+        let idle = served.until_idle(self.env.header_timeout);
+        self.see_through(connection, &served, idle, |connection| connection.graceful_shutdown()).await
     }
 
-    /// Serves a connection until it ends, has lived long enough, or the node goes away.
+    /// Serves a connection until it ends, is idle, has lived long enough, or the node goes away.
     async fn see_through<C: Future<Output = hyper::Result<()>>>(
         &self,
         connection: C,
-        served: Rc<Served>,
+        served: &Served,
+        idle: impl Future<Output = ()>,
         shut: impl Fn(Pin<&mut C>),
     ) -> hyper::Result<()> {
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
             ended = &mut connection => return ended,
             () = tokio::time::sleep(LIFE) => {}
+            () = idle => {}
             () = self.closing.cancelled() => {
                 if !served.has_asked.get() && let Ok(ended) = timeout(LAST_REQUEST, &mut connection).await {
                     return ended;
@@ -215,6 +233,7 @@ impl Shard {
     /// Answers one request. While the node drains each answer is the connection's last.
     async fn answer_http(self: Rc<Self>, request: Request<Incoming>, served: Rc<Served>) -> Answer {
         served.has_asked.set(true);
+        let _busy = served.busy();
         let (drain, version) = (self.env.drain.clone(), request.version());
         let mut answer = self.route(request, served).await;
         let is_last = drain.is_begun() && answer.status() != StatusCode::SWITCHING_PROTOCOLS;

@@ -137,6 +137,39 @@ async fn streams_and_requests_share_one_http2_connection() {
     .await;
 }
 
+/// An HTTP/2 connection that asks for nothing keeps no place; one with a stream goes on.
+#[tokio::test]
+async fn an_idle_http2_connection_is_closed() {
+    proven(async {
+        let folder = tempfile::tempdir()?;
+        let hash = certificate(folder.path())?;
+        let config = with_certificate(folder.path()).node("header_timeout_ms", "300");
+        let (node, mut backend) = embedded(config).await?;
+        let open = async || -> Result<_> {
+            let stream = connect(&node, &hash, b"h2").await?;
+            Ok(hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?)
+        };
+        let (mut ask, streaming) = open().await?;
+        let streaming = tokio::spawn(streaming);
+        let request = http::Request::get(format!("https://{}/v1/demo/sse?channel=room:1", node.http));
+        let answer = ask.send_request(request.body(Full::new(Bytes::new()))?).await?;
+        let mut body = answer.into_body();
+        let (idle, connection) = open().await?;
+        connection.await.context("it ended with an error")?;
+        drop(idle);
+        backend.push("demo", "room:1", "still here").await?;
+        let mut text = String::new();
+        while !text.contains("still here") {
+            let frame = body.frame().await.context("the stream ended")??;
+            text += std::str::from_utf8(frame.data_ref().context("trailers")?)?;
+        }
+        drop((body, ask));
+        streaming.await??;
+        Ok(())
+    })
+    .await;
+}
+
 /// New connections get the new certificate, also over QUIC; those that stand go on.
 #[tokio::test]
 async fn a_certificate_is_exchanged_while_the_node_runs() {

@@ -73,10 +73,10 @@ impl Shard {
             tenant,
             permit: served.permit.clone(),
         };
-        let (shard, streaming) = (self.clone(), served.streaming());
+        let (shard, busy) = (self.clone(), served.busy());
         self.spawn(async move {
             shard.serve(arrival).await;
-            drop(streaming);
+            drop(busy);
         });
         let mut answer = Response::new(Either::Right(stream));
         let headers = answer.headers_mut();
