@@ -38,7 +38,6 @@ pub struct HerdArgs {
 }
 
 /// What carries the frames.
-#[expect(clippy::enum_variant_names, reason = "they are the transports' own names")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[expect(clippy::enum_variant_names, reason = "WebTransport is a name")]
 pub enum Transport {

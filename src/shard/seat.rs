@@ -352,5 +352,6 @@ mod tests {
         let second = beat.next_time();
         assert_eq!(beat.on_time(second, first), Beat::Ping);
         assert_eq!(beat.on_time(beat.next_time(), first), Beat::Lost);
+        assert_eq!(beat.on_time(beat.next_time(), first), Beat::Ping, "where it goes on all the same");
     }
 }

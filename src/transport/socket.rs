@@ -152,6 +152,12 @@ impl Socket {
         }
     }
 
+    /// Whether a client that is gone ends the connection by itself, so that none has to be ended for an answer that
+    /// is late.
+    pub fn ends_by_itself(&self) -> bool {
+        matches!(self, Self::Body(_))
+    }
+
     /// Ends the connection after all that was written: says why where the transport can, and waits a moment for
     /// the client to hang up.
     pub async fn end(&self, code: u16, reason: &str) {

@@ -55,6 +55,8 @@ impl State {
         }
         match beat {
             Beat::Nothing => {}
+            // A client that only reads slowly answers late; one that is gone the kernel finds.
+            Beat::Lost if self.ends_by_itself(at) => {}
             Beat::Lost => return self.close(at, CloseReason::HeartbeatLost, "a heartbeat was not answered"),
             Beat::Ping => {
                 if let Some(link) = &mut self.seats[at].link {
@@ -64,6 +66,10 @@ impl State {
             }
         }
         self.schedule(at);
+    }
+
+    fn ends_by_itself(&self, at: usize) -> bool {
+        self.seats[at].link.as_ref().is_some_and(|link| link.socket.ends_by_itself())
     }
 
     /// Puts the seat on the agenda for its next time, unless it is there early enough.
