@@ -12,6 +12,9 @@ use crate::delivery::ShardId;
 use crate::domain::{CloseReason, DeviceId, SessionId, TenantId, UserId};
 use crate::protocol::{BadFrame, ClientFrame};
 
+/// What a client sends beside its connection: frames, and what is said of those that are none.
+pub type Frames = Vec<Result<ClientFrame, BadFrame>>;
+
 /// Whether a session is the one that somebody means.
 pub type Wanted<S> = Box<dyn FnOnce(&S) -> bool + Send>;
 
@@ -36,8 +39,8 @@ pub enum Order<S> {
         session: SessionId,
         /// What it has to be like.
         wanted: Wanted<S>,
-        /// The frames, and what is said of those that are none.
-        frames: Vec<Result<ClientFrame, BadFrame>>,
+        /// The frames.
+        frames: Frames,
         /// What became of them.
         to: oneshot::Sender<Option<Said>>,
     },
@@ -90,42 +93,13 @@ pub struct Entry {
 }
 
 enum Ask<S> {
-    Take {
-        session: SessionId,
-        wanted: Wanted<S>,
-        to: oneshot::Sender<Option<Box<S>>>,
-    },
-    TakeDevice {
-        tenant: TenantId,
-        user: UserId,
-        device: DeviceId,
-        to: oneshot::Sender<Option<Box<S>>>,
-    },
-    Say {
-        session: SessionId,
-        wanted: Wanted<S>,
-        frames: Vec<Result<ClientFrame, BadFrame>>,
-        to: oneshot::Sender<Option<Said>>,
-    },
-    Register {
-        entry: Entry,
-        cap: usize,
-    },
-    Forget {
-        session: SessionId,
-        shard: ShardId,
-    },
-    Kick {
-        tenant: TenantId,
-        whose: Whose,
-        message: Option<Box<str>>,
-        to: oneshot::Sender<usize>,
-    },
-    HasSessions {
-        tenant: TenantId,
-        user: UserId,
-        to: oneshot::Sender<bool>,
-    },
+    Take { session: SessionId, wanted: Wanted<S>, to: oneshot::Sender<Option<Box<S>>> },
+    TakeDevice { tenant: TenantId, user: UserId, device: DeviceId, to: oneshot::Sender<Option<Box<S>>> },
+    Say { session: SessionId, wanted: Wanted<S>, frames: Frames, to: oneshot::Sender<Option<Said>> },
+    Register { entry: Entry, cap: usize },
+    Forget { session: SessionId, shard: ShardId },
+    Kick { tenant: TenantId, whose: Whose, message: Option<Box<str>>, to: oneshot::Sender<usize> },
+    HasSessions { tenant: TenantId, user: UserId, to: oneshot::Sender<bool> },
 }
 
 /// The way to the directory. Cheap to clone; its calls wait for room, so they slow down whoever opens
@@ -176,7 +150,7 @@ impl<S: Send + 'static> Directory<S> {
         &self,
         session: SessionId,
         wanted: impl FnOnce(&S) -> bool + Send + 'static,
-        frames: Vec<Result<ClientFrame, BadFrame>>,
+        frames: Frames,
     ) -> Option<Said> {
         let (to, answer) = oneshot::channel();
         self.asks.send(Ask::Say { session, wanted: Box::new(wanted), frames, to }).await.ok()?;

@@ -45,7 +45,11 @@ pub fn method_not_allowed(allow: &'static str) -> Answer {
 
 /// 401, for a request without a key of the tenant.
 pub fn unauthorized() -> Answer {
-    let why = "send `Authorization: Bearer <key>` with an API key of this tenant";
+    unauthenticated("send `Authorization: Bearer <key>` with an API key of this tenant")
+}
+
+/// 401, for a request without what stands for its client; `why` says what to send.
+pub fn unauthenticated(why: impl Display) -> Answer {
     let mut answer = error(StatusCode::UNAUTHORIZED, why);
     answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     answer

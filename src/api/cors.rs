@@ -10,11 +10,22 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use crate::tenants::Tenant;
 
+/// Whether the page that asks, if it is one, may connect to this tenant. `host` is what it connects to.
+pub fn may_connect(tenant: &Tenant, headers: &HeaderMap, host: Option<&str>) -> bool {
+    // An origin that is no text is nobody's.
+    let origin = headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
+    tenant.origin_allowed(origin, host)
+}
+
+/// The host of a request, as the client named it.
+pub fn host(headers: &HeaderMap) -> Option<&str> {
+    headers.get(HOST)?.to_str().ok()
+}
+
 /// The origin of the page that asks, where the tenant lets it.
 pub fn allowed_origin(tenant: &Tenant, headers: &HeaderMap) -> Option<HeaderValue> {
     let origin = headers.get(ORIGIN)?;
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    tenant.origin_allowed(origin.to_str().ok(), host).then(|| origin.clone())
+    may_connect(tenant, headers, host(headers)).then(|| origin.clone())
 }
 
 /// Whether a request asks what a page may ask (a preflight).
@@ -37,4 +48,26 @@ pub fn allow_requests(headers: &mut HeaderMap) {
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
     headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(what));
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::tenants::Tenants;
+
+    #[test]
+    fn an_origin_that_is_no_text_is_nobodys() {
+        let config = Config::from_toml("[tenants.acme]\norigins = [\"https://app.example.com\"]", &|_| None);
+        let tenant = Tenants::from_config(&config.unwrap()).get("acme").unwrap();
+        let from = |origin: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ORIGIN, HeaderValue::from_bytes(origin).unwrap());
+            (may_connect(&tenant, &headers, None), allowed_origin(&tenant, &headers).is_some())
+        };
+        assert_eq!(from(b"https://app.example.com"), (true, true));
+        assert_eq!(from(b"https://app.\xe9xample.com"), (false, false));
+        assert_eq!(from(b"https://evil.example"), (false, false));
+        assert!(may_connect(&tenant, &HeaderMap::new(), None), "it is no page");
+    }
 }

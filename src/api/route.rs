@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{CACHE_CONTROL, HOST, HeaderValue};
+use http::header::{CACHE_CONTROL, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 use serde::Serialize;
 
 use super::answer::{self, Answer};
+use super::cors;
 use crate::domain::NodeId;
 use crate::tenants::Tenant;
 use crate::transport::tls::Certificates;
@@ -73,8 +74,7 @@ impl Route {
         if method != Method::GET && method != Method::HEAD {
             return answer::method_not_allowed("GET, HEAD");
         }
-        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-        let Some(url) = self.base(host) else {
+        let Some(url) = self.base(cors::host(headers)) else {
             return answer::error(StatusCode::BAD_REQUEST, "the request has no usable `Host`");
         };
         let path = |base: &str, what: &str| format!("{base}/v1/{}/{what}", tenant.id);

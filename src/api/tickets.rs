@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method, StatusCode};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce};
 use serde_json::json;
 
@@ -77,9 +77,7 @@ impl Tickets {
         let token = headers.get(AUTHORIZATION).and_then(bearer);
         let Some(token) = token.filter(|token| token.len() <= MAX_TOKEN_BYTES) else {
             let why = "send `Authorization: Bearer <token>` with the token of the client that connects";
-            let mut refused = answer::error(StatusCode::UNAUTHORIZED, why);
-            refused.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            return refused;
+            return answer::unauthenticated(why);
         };
         let ticket = self.issue(tenant, token);
         answer::json(StatusCode::OK, &json!({"ticket": ticket, "expires_in_ms": LIFE.as_millis() as u64}))

@@ -20,7 +20,8 @@ pub const DEMO_JWT_SECRET: &str = "tidegate-demo-development-key-not-a-secret";
 
 impl Config {
     /// Adds the tenant `demo` in place of one of that name: anonymous clients, a well-known API key and
-    /// a well-known signing key; and, where there is none, a certificate for development. Not for production, which is why whoever calls this warns.
+    /// a well-known signing key; and, where there is none, a certificate for development. Not for production,
+    /// which is why whoever calls this warns.
     pub fn add_demo(&mut self) {
         let id = TenantId::parse(DEMO_TENANT).expect("the demo tenant's name is valid");
         let backend_only = |rules| NamespaceRules { publish: PublishRight::Nobody, ..rules };

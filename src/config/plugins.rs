@@ -141,7 +141,7 @@ pub(super) fn plugins(mut section: Section<'_>) -> PluginsConfig {
     PluginsConfig {
         workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
         instances: section.number("instances", 512, 8..=10_000),
-        folder: section.name("folder").map(|folder| section.context().folder.join(folder)),
+        folder: section.path("folder"),
         folder_bytes: section.number("folder_bytes", 4 << 30, 1 << 20..=1 << 40),
         compile_timeout: Duration::from_millis(section.number(
             "compile_timeout_ms",

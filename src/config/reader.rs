@@ -93,11 +93,6 @@ impl<'a> Section<'a> {
         Self { context, path: String::new(), table, known: Vec::new() }
     }
 
-    /// What the document's sections share.
-    pub(super) fn context(&self) -> &'a Context<'a> {
-        self.context
-    }
-
     /// The path of a setting here.
     pub(super) fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
@@ -159,6 +154,11 @@ impl<'a> Section<'a> {
     pub(super) fn parsed<T: FromStr<Err: fmt::Display>>(&mut self, key: &str) -> Option<T> {
         let text = self.text(key)?;
         text.parse().inspect_err(|error| self.wrong(key, format!("{error}"))).ok()
+    }
+
+    /// A file or folder; a relative name starts from the configuration's own folder.
+    pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
+        self.name(key).map(|name| self.context.folder.join(name))
     }
 
     /// A text that `T` parses, described by `expected` where it does not.

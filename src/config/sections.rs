@@ -75,8 +75,7 @@ fn quic_listen(section: &mut Section<'_>, tls: &TlsConfig) -> Option<SocketAddr>
 
 /// `[tls]`.
 pub(super) fn tls(mut section: Section<'_>) -> TlsConfig {
-    let mut file = |key| section.name(key).map(|file| section.context().folder.join(file));
-    let (certificate, key) = (file("certificate"), file("key"));
+    let (certificate, key) = (section.path("certificate"), section.path("key"));
     let (tcp, quic) = (section.flag("tcp", true), section.flag("quic", true));
     let development = section.flag("development", false);
     match (certificate, key) {

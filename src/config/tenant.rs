@@ -238,15 +238,14 @@ fn material(section: &mut Section<'_>) -> Option<KeyMaterial> {
 }
 
 fn public_key(section: &mut Section<'_>) -> Option<[u8; 32]> {
-    let (inline, file) = (section.name("public_key"), section.name("public_key_file"));
+    let (inline, file) = (section.name("public_key"), section.path("public_key_file"));
     let (key, pem) = match (inline, file) {
         (Some(_), Some(_)) => {
             section.wrong("public_key", "is set together with public_key_file; keep one of them");
             return None;
         }
         (Some(pem), None) => ("public_key", pem),
-        (None, Some(file)) => {
-            let path = section.context().folder.join(file);
+        (None, Some(path)) => {
             let read = std::fs::read_to_string(&path);
             let unread = |error: &_| {
                 section.wrong("public_key_file", format!("{} cannot be read: {error}", path.display()));

@@ -17,6 +17,7 @@ use http_body_util::{BodyExt as _, Either, Full, Limited};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -169,11 +170,7 @@ impl Shard {
     }
 
     async fn serve_http1(self: Rc<Self>, wire: Wire, served: Rc<Served>) -> hyper::Result<()> {
-        let (shard, asking) = (self.clone(), served.clone());
-        let service = hyper::service::service_fn(move |request| {
-            let (shard, served) = (shard.clone(), asking.clone());
-            async move { Ok::<_, Infallible>(shard.answer_http(request, served).await) }
-        });
+        let service = self.clone().service(served.clone());
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.env.header_timeout)
@@ -186,11 +183,7 @@ impl Shard {
     }
 
     async fn serve_http2(self: Rc<Self>, wire: Wire, served: Rc<Served>) -> hyper::Result<()> {
-        let (shard, asking) = (self.clone(), served.clone());
-        let service = hyper::service::service_fn(move |request| {
-            let (shard, served) = (shard.clone(), asking.clone());
-            async move { Ok::<_, Infallible>(shard.answer_http(request, served).await) }
-        });
+        let service = self.clone().service(served.clone());
         let connection = http2::Builder::new(OnThisThread(self.clone()))
             .timer(TokioTimer::new())
             .max_concurrent_streams(HTTP2_STREAMS)
@@ -200,6 +193,22 @@ impl Shard {
             .serve_connection(TokioIo::new(wire), service);
         let idle = served.until_idle(self.env.header_timeout);
         self.see_through(connection, &served, idle, |connection| connection.graceful_shutdown()).await
+    }
+
+    /// What answers the requests of a connection.
+    fn service(
+        self: Rc<Self>,
+        served: Rc<Served>,
+    ) -> impl Service<
+        Request<Incoming>,
+        Response = Answer,
+        Error = Infallible,
+        Future = impl Future<Output = Result<Answer, Infallible>> + 'static,
+    > {
+        service_fn(move |request| {
+            let (shard, served) = (self.clone(), served.clone());
+            async move { Ok(shard.answer_http(request, served).await) }
+        })
     }
 
     /// Serves a connection until it ends, is idle, has lived long enough, or the node goes away.

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use http::header::{HOST, ORIGIN};
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::Shard;
 use super::connect::{Arrival, Opening};
-use super::http::handshake::bearer_of;
+use super::http::handshake::{bearer_of, in_query};
 use super::state::GOODBYE;
+use crate::api::cors;
 use crate::domain::CloseReason;
 use crate::protocol::Codec;
 use crate::telemetry::{Refusal, events};
@@ -113,16 +113,13 @@ impl Shard {
                 "WebTransport is at /v1/<tenant>/wt, for tenants that there are",
             );
         };
-        let text = |name| head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let origin = head.headers.contains_key(ORIGIN).then(|| text(ORIGIN).unwrap_or_default());
-        let authority = head.uri.authority().map(|name| name.as_str()).or_else(|| text(HOST));
+        let authority = head.uri.authority().map(|name| name.as_str()).or_else(|| cors::host(&head.headers));
         let host = authority.map(|name| self.env.route.public_host(name));
-        if !tenant.origin_allowed(origin, host.as_deref()) {
+        if !cors::may_connect(&tenant, &head.headers, host.as_deref()) {
             let why = "pages of this origin may not connect; add it to the tenant's `origins`";
             return Err((StatusCode::FORBIDDEN, Refusal::Origin, why.to_owned()));
         }
-        let query = head.uri.query().unwrap_or_default();
-        match query.split('&').find_map(|pair| pair.strip_prefix("codec=")) {
+        match in_query(head, "codec") {
             None | Some("json") => Ok((tenant, Codec::Json)),
             Some("cbor") => Ok((tenant, Codec::Cbor)),
             Some(_) => bad(StatusCode::BAD_REQUEST, "`codec` is json or cbor"),

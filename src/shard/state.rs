@@ -18,7 +18,7 @@ use crate::auth::Identity;
 use crate::backbone::Tail;
 use crate::backbone::clock::Clock;
 use crate::delivery::{Audience, SessionEvent, ShardId, Upstream};
-use crate::directory::{Said, Wanted};
+use crate::directory::{Frames, Said, Wanted};
 use crate::domain::{ChannelName, CloseReason, Reconnect, SessionId};
 use crate::plugin::Plugins;
 use crate::protocol::{BadFrame, ClientFrame, ErrorCode, RequestId, ServerFrame, Subscribe};
@@ -355,7 +355,7 @@ impl State {
         &mut self,
         session: SessionId,
         wanted: Wanted<Session>,
-        frames: Vec<Result<ClientFrame, BadFrame>>,
+        frames: Frames,
     ) -> Option<Said> {
         let at = self.find(session)?;
         if !wanted(&self.seats[at].session) {

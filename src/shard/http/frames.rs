@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::header::AUTHORIZATION;
+use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 use super::{Answer, api_error, whole};
 use crate::api::admin::bearer;
 use crate::api::answer;
-use crate::directory::Said;
-use crate::protocol::{BadFrame, ClientFrame, Codec};
+use crate::directory::{Frames, Said};
+use crate::protocol::Codec;
 use crate::shard::Shard;
 use crate::shard::admit::latest;
 use crate::tenants::Tenant;
@@ -72,14 +72,12 @@ impl Shard {
 }
 
 fn unauthorized(why: &str) -> Answer {
-    let why = format!("send the newest `resume` of `connected` as the bearer token: {why}");
-    let mut answer = api_error(StatusCode::UNAUTHORIZED, &why);
-    answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    answer
+    let say = "send the newest `resume` of `connected` as the bearer token";
+    whole(answer::unauthenticated(format_args!("{say}: {why}")))
 }
 
 /// One frame, or a list of them. What is JSON and no frame is for the session to answer, as over any transport.
-fn frames(body: &Bytes) -> Result<Vec<Result<ClientFrame, BadFrame>>, String> {
+fn frames(body: &Bytes) -> Result<Frames, String> {
     let no_json = |error| format!("the body has to be a frame in JSON, or a list of frames: {error}");
     let whole: &RawValue = serde_json::from_slice(body).map_err(no_json)?;
     let list: Vec<&RawValue> = if whole.get().starts_with('[') {

@@ -2,17 +2,19 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 
-use super::{Answer, Served, api_error};
+use super::{Answer, Served, whole};
 use crate::api::admin::bearer;
+use crate::api::{answer, cors};
 use crate::shard::Shard;
 use crate::shard::asking::Asked;
 use crate::shard::connect::{Arrival, Bearer, Opening};
@@ -64,20 +66,17 @@ impl Shard {
     pub(super) fn refusal(&self, tenant: &Tenant, headers: &HeaderMap) -> Option<Answer> {
         let refused = |label, status, why| {
             self.env.metrics.node().handshakes_refused.of(label).inc();
-            Some(api_error(status, why))
+            Some(answer::error(status, why))
         };
         if self.env.drain.is_begun() {
             let why = "this node is going away; connect again";
-            let mut answer = refused(Refusal::Draining, StatusCode::SERVICE_UNAVAILABLE, why)?;
-            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(rand::random_range(1..=3_u64)));
-            return Some(answer);
+            let pause = Duration::from_secs(rand::random_range(1..=3));
+            return refused(Refusal::Draining, StatusCode::SERVICE_UNAVAILABLE, why)
+                .map(|refused| whole(answer::retry_after(refused, pause)));
         }
-        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        // An origin that is no text is nobody's.
-        let origin = headers.contains_key(ORIGIN).then(|| text(ORIGIN).unwrap_or_default());
-        if !tenant.origin_allowed(origin, text(HOST)) {
+        if !cors::may_connect(tenant, headers, cors::host(headers)) {
             let why = "pages of this origin may not connect; add it to the tenant's `origins`";
-            return refused(Refusal::Origin, StatusCode::FORBIDDEN, why);
+            return refused(Refusal::Origin, StatusCode::FORBIDDEN, why).map(whole);
         }
         None
     }
@@ -97,10 +96,13 @@ pub(in crate::shard) fn bearer_of(tenant: &Tenant, head: &Parts) -> Option<Beare
     if let Some(token) = head.headers.get(AUTHORIZATION).and_then(bearer) {
         return Some(Bearer::Token(token.into()));
     }
-    let of =
-        |name: &str| head.uri.query()?.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-    if let Some(ticket) = of("ticket") {
+    if let Some(ticket) = in_query(head, "ticket") {
         return Some(Bearer::Ticket(ticket.into()));
     }
-    of("token").filter(|_| tenant.allow_query_token).map(|token| Bearer::Token(token.into()))
+    in_query(head, "token").filter(|_| tenant.allow_query_token).map(|token| Bearer::Token(token.into()))
+}
+
+/// What a request's query says by this name, as it stands there.
+pub(in crate::shard) fn in_query<'h>(head: &'h Parts, name: &str) -> Option<&'h str> {
+    head.uri.query()?.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
